@@ -5,87 +5,42 @@
 // It imports nothing outside the standard library.
 package topic
 
-// CheckName reports what is wrong with a topic name, or nil: at least one
-// byte, no wildcard [MQTT-3.3.2-2], no U+0000 [MQTT-4.7.3-2], at most 65,535
-// bytes [MQTT-4.7.3-3]. UTF-8 is the codec's to check.
-func CheckName[T ~string | ~[]byte](name T) error
+// MaxLength is the longest name or filter, in bytes [MQTT-4.7.3-3].
+const MaxLength = 65535
 
-// CheckFilter reports what is wrong with a topic filter, or nil: the rules of
-// CheckName except that `+` and `#` may each fill a whole level, `#` only the
-// last [MQTT-4.7.1-1] [MQTT-4.7.1-2]. `$share/` has no meaning here.
-func CheckFilter[T ~string | ~[]byte](filter T) error
-
-// Levels counts the levels of a name or filter.
-func Levels[T ~string | ~[]byte](s T) int
-
-// Matches is the definition of matching, written to be read, not to be fast:
-// wildcards at the first level match no name that begins with `$`
-// [MQTT-4.7.2-1]. Everything else here is held against it.
-func Matches(filter, name string) bool
-
-// ParseShare splits `$share/{group}/{filter}`. shared tells whether s is such
-// a filter at all; err says why it is not a valid one: the group is empty or
-// has a wildcard [MQTT-4.8.2-1] [MQTT-4.8.2-2], the filter is empty or invalid.
-func ParseShare(s string) (group, filter string, shared bool, err error)
-
-// Node is one filter of an Index.
-type Node[V any] struct {
-	Filter string
-	Value  V
+// Error says which rule a name or a filter breaks. Every error of this package
+// is one, so that whoever refuses the packet can name the clause.
+type Error struct {
+	Clause string // the normative statement, such as "MQTT-4.7.1-2"
+	Detail string // what was found
 }
 
-// Index holds filters, and finds those that match a name.
-type Index[V any] struct{}
+func (e Error) Error() string { return e.Detail + " [" + e.Clause + "]" }
 
-// NewIndex returns an empty index. init, if not nil, is called for the value
-// of each new node before any Match can return it.
-func NewIndex[V any](init func(*V)) *Index[V]
+// The errors are made once: refusing a packet allocates nothing here.
+var (
+	errEmpty      error = Error{"MQTT-4.7.3-1", "empty topic"}
+	errNull       error = Error{"MQTT-4.7.3-2", "U+0000 in a topic"}
+	errTooLong    error = Error{"MQTT-4.7.3-3", "topic longer than 65,535 bytes"}
+	errWildcard   error = Error{"MQTT-3.3.2-2", "wildcard in a topic name"}
+	errMultiLevel error = Error{"MQTT-4.7.1-1", "# is not alone in the last level"}
+	errOneLevel   error = Error{"MQTT-4.7.1-2", "+ does not fill its level"}
+	errNoGroup    error = Error{"MQTT-4.8.2-1", "shared subscription without a share name"}
+	errGroup      error = Error{"MQTT-4.8.2-2", "wildcard in a share name"}
+	errNoFilter   error = Error{"MQTT-4.8.2-2", "shared subscription without a topic filter"}
+)
 
-// Add returns the node of filter, made if there is none, and counts one more
-// use of it. filter must be valid. Any goroutine; Add and Remove exclude each
-// other, Match does not wait for them.
-func (x *Index[V]) Add(filter string) *Node[V]
+// Levels counts the levels of a name or filter.
+func Levels[T ~string | ~[]byte](s T) int {
+	n := 1
+	for i := 0; i < len(s); i++ {
+		if s[i] == '/' {
+			n++
+		}
+	}
+	return n
+}
 
-// Remove takes back one Add; the last one takes the node out of the index. A
-// Match that began before may still return it.
-func (x *Index[V]) Remove(n *Node[V])
-
-// Match appends the nodes whose filters match name to dst, each once, and
-// returns it. It sees every node whose Add returned before Match began and
-// whose last Remove had not begun. It writes no memory but dst, takes no lock
-// and keeps neither argument. name must be valid. Any goroutine.
-func (x *Index[V]) Match(dst []*Node[V], name []byte) []*Node[V]
-
-// Len is the number of nodes.
-func (x *Index[V]) Len() int
-
-// Retained maps names to values, and walks those that match a filter.
-type Retained[V any] struct{}
-
-// NewRetained returns an empty tree.
-func NewRetained[V any]() *Retained[V]
-
-// Get returns the value of name, or nil. Any goroutine, without a lock that it contends on.
-func (r *Retained[V]) Get(name []byte) *V
-
-// Swap sets the value of name, or takes name out if v is nil, and returns what
-// was there. Swaps exclude each other; readers do not wait for them. name is
-// copied. Any goroutine.
-func (r *Retained[V]) Swap(name []byte, v *V) (old *V)
-
-// Len is the number of names.
-func (r *Retained[V]) Len() int
-
-// Walk starts a walk over the names that match filter, which must be valid.
-func (r *Retained[V]) Walk(filter string) *Cursor[V]
-
-// Cursor is a walk in progress, owned by one goroutine at a time.
-type Cursor[V any] struct{}
-
-// Next goes on with the walk until yield returns false, the walk is over
-// (done), or about budget steps were made, a step being a level looked at,
-// matching or not. A name that stays in the tree during the whole walk is
-// yielded exactly once, one that comes or goes meanwhile at most once; the
-// value is the current one. Order is unspecified. The tree may change between
-// calls of Next and during them.
-func (c *Cursor[V]) Next(budget int, yield func(name string, v *V) bool) (done bool)
+// isSystem tells whether a name is out of reach of a wildcard at the first
+// level [MQTT-4.7.2-1].
+func isSystem[T ~string | ~[]byte](name T) bool { return len(name) > 0 && name[0] == '$' }
