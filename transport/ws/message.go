@@ -37,7 +37,7 @@ func (r *Reader) payload(p []byte, c *Codec) (Event, []byte, error) {
 		return Data, p, nil
 	}
 	last := done && r.is&fragmented == 0
-	if last && (r.part == nil || len(r.part.message) == 0) {
+	if last && r.part == nil {
 		// The common case: all of the message stands in the input.
 		return r.message(p, c)
 	}
@@ -105,7 +105,7 @@ func (r *Reader) controlPayload(op gobwas.OpCode, p []byte, c *Codec) (Event, []
 		// with nothing more to come holds nothing.
 		p = append(c.control[:0], m.control[:m.ncontr]...)
 		m.ncontr = 0
-		if len(m.message) == 0 && r.is&fragmented == 0 {
+		if len(m.message) == 0 {
 			c.putPartial(m)
 			r.part = nil
 		}

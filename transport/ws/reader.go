@@ -48,7 +48,7 @@ const (
 type Reader struct {
 	left  int64    // payload bytes of the current frame still to come
 	limit int64    // of the size of a collected message
-	part  *partial // what is collected of a message or a control frame, or nil
+	part  *partial // nil unless a part of a message or of a control frame is held
 
 	mask  [4]byte  // turned so that mask[0] meets the next payload byte
 	head  [14]byte // header of the current frame, nhead bytes of it so far
@@ -69,13 +69,16 @@ const (
 	ended                           // failed, or the close frame was seen
 )
 
+// maxLimit keeps sums with a limit from overflowing.
+const maxLimit = 1 << 48
+
 // NewReader returns the reader for a connection whose handshake is done.
 // messages chooses message mode. limit bounds, in bytes, the size of messages
 // that are collected (all of them in message mode, compressed ones in stream
 // mode, before and after they are inflated); an uncompressed stream has no
 // limit, since nothing of it is held.
 func NewReader(f link.Framing, messages bool, limit int64) Reader {
-	r := Reader{limit: limit}
+	r := Reader{limit: min(limit, maxLimit)}
 	if messages {
 		r.is |= wholeMessages
 	}
@@ -108,6 +111,9 @@ func (r *Reader) Next(b []byte, c *Codec) (n int, ev Event, p []byte, err error)
 		}
 
 		k := min(r.left, int64(len(b)-n))
+		if k == 0 && r.left > 0 {
+			return n, More, nil, nil
+		}
 		p := b[n : n+int(k)]
 		n += int(k)
 		r.left -= k
@@ -118,7 +124,7 @@ func (r *Reader) Next(b []byte, c *Codec) (n int, ev Event, p []byte, err error)
 			r.end(c)
 			return n, ev, p, err
 		}
-		if ev != More || n == len(b) && r.left > 0 {
+		if ev != More {
 			return n, ev, p, nil
 		}
 	}
