@@ -1,0 +1,101 @@
+package bench
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"net/url"
+	"time"
+
+	"hashplus/bench/codec"
+	"hashplus/bench/drive"
+)
+
+// Broker says which broker to load and how to speak to it.
+type Broker struct {
+	URL       string `help:"Broker to load: ws://, tcp:// or mqtt://." default:"ws://127.0.0.1:8083/mqtt" placeholder:"URL"`
+	Protocol  string `help:"MQTT version: 3.1.1 or 5." enum:"3.1.1,5" default:"3.1.1"`
+	Username  string `help:"User name for CONNECT."`
+	Password  string `help:"Password for CONNECT."`
+	KeepAlive uint16 `help:"Keep alive in seconds; 0 turns it off." default:"0"`
+	PID       int    `help:"Process id of the broker, to read its CPU time and memory." name:"pid" placeholder:"PID"`
+	Label     string `help:"Name of the broker in the results."`
+}
+
+// Load says how hard to press. Zero means the scenario's own default.
+type Load struct {
+	QoS      byte          `help:"Quality of service of publishers and subscribers." enum:"0,1,2" default:"0" name:"qos"`
+	Payload  int           `help:"Payload size in bytes, at least 16." default:"64"`
+	Burst    int           `help:"Messages that leave in one write."`
+	Window   int           `help:"Closed loop: messages that a publisher may have out, from publish to the last delivery."`
+	Rate     float64       `help:"Open loop: messages published per second, in all. Latency then counts from when a message was due."`
+	Duration time.Duration `help:"How long to measure." default:"10s"`
+	Warmup   time.Duration `help:"How long to run before measuring." default:"2s"`
+	Stall    time.Duration `help:"Closed loop: give up on messages after this long without a delivery." default:"2s"`
+	Drain    time.Duration `help:"At the end, wait for late messages until none came for this long." default:"1s"`
+}
+
+// Pool says how the clients are made.
+type Pool struct {
+	Connecting int `help:"Connection attempts at a time." default:"64"`
+	SourceSize int `help:"Connections per source address 127.0.0.x, on loopback." default:"20000"`
+}
+
+// Output says where results go.
+type Output struct {
+	JSON  string `help:"Write the result as JSON to this file; - is standard output." name:"json" placeholder:"FILE"`
+	Quiet bool   `help:"No progress."`
+}
+
+// Options is what every scenario takes.
+type Options struct {
+	Broker `group:"Broker:"`
+	Load   `group:"Load:"`
+	Pool   `group:"Clients:"`
+	Output `group:"Output:"`
+}
+
+// target resolves the broker's URL.
+func (b *Broker) target(ctx context.Context) (t drive.Target, err error) {
+	u, err := url.Parse(b.URL)
+	if err != nil {
+		return t, fmt.Errorf("broker URL: %w", err)
+	}
+	port := u.Port()
+	switch u.Scheme {
+	case "ws":
+		t.WebSocket = true
+		if port == "" {
+			port = "80"
+		}
+	case "tcp", "mqtt":
+		if port == "" {
+			port = "1883"
+		}
+	default:
+		return t, fmt.Errorf("broker URL: scheme %q is not one of ws, tcp, mqtt", u.Scheme)
+	}
+	addrs, err := net.DefaultResolver.LookupNetIP(ctx, "ip", u.Hostname())
+	if err != nil {
+		return t, fmt.Errorf("broker URL: %w", err)
+	}
+	if len(addrs) == 0 {
+		return t, errors.New("broker URL: host has no address")
+	}
+	addr, err := netip.ParseAddrPort(net.JoinHostPort(addrs[0].Unmap().String(), port))
+	if err != nil {
+		return t, fmt.Errorf("broker URL: %w", err)
+	}
+	t.Addr, t.Host = addr, u.Host
+	if t.Path = u.RequestURI(); u.Path == "" {
+		t.Path = "/mqtt"
+	}
+	t.Version = codec.V311
+	if b.Protocol == "5" {
+		t.Version = codec.V5
+	}
+	t.Username, t.Password, t.KeepAlive = b.Username, b.Password, b.KeepAlive
+	return t, nil
+}

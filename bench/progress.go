@@ -1,0 +1,163 @@
+package bench
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"sync"
+	"time"
+
+	"hashplus/bench/drive"
+)
+
+// gauge reads a run from outside the loop: its counters, the broker's process
+// and our own. Safe for use from one goroutine at a time per method call.
+type gauge struct {
+	pid      int
+	counters *drive.Counters
+
+	mu   sync.Mutex
+	rss  uint64
+	peak uint64
+}
+
+// reading is one look at everything.
+type reading struct {
+	at              time.Time
+	sent, delivered uint64
+	ready, failed   uint64
+	connected       uint64
+	stalls          uint64
+	cpu, own        time.Duration
+	rss             uint64
+}
+
+// newGauge fails if the broker's process cannot be read; pid 0 is none.
+func newGauge(pid int) (*gauge, error) {
+	g := &gauge{pid: pid, counters: new(drive.Counters)}
+	if pid != 0 {
+		_, rss, err := usage(pid)
+		if err != nil {
+			return nil, err
+		}
+		g.rss, g.peak = rss, rss
+	}
+	return g, nil
+}
+
+// read looks now. A broker that is gone reads as zeros.
+func (g *gauge) read() reading {
+	c := g.counters
+	r := reading{
+		at: time.Now(), sent: c[drive.Sent].Load(), delivered: c[drive.Delivered].Load(), stalls: c[drive.Stalls].Load(),
+		ready: c[drive.Ready].Load(), failed: c[drive.Failed].Load(), connected: c[drive.Connected].Load(),
+	}
+	if g.pid != 0 {
+		// A broker that died shows as disconnects and loss.
+		r.cpu, r.rss, _ = usage(g.pid)
+		g.mu.Lock()
+		g.rss, g.peak = r.rss, max(g.peak, r.rss)
+		g.mu.Unlock()
+	}
+	r.own = ownCPU()
+	return r
+}
+
+// ownCPU is the CPU time that this process has used.
+func ownCPU() time.Duration {
+	cpu, _, err := usage(os.Getpid())
+	if err != nil {
+		return 0
+	}
+	return cpu
+}
+
+// progress samples a run once a second and shows it.
+type progress struct {
+	samples []Sample
+	once    sync.Once
+	quit    chan struct{}
+	done    chan struct{}
+}
+
+// startProgress begins to sample. To a terminal it writes one line over and
+// over, to anything else a line per sample, to nothing if quiet.
+func startProgress(quiet bool, s *scenario, g *gauge) *progress {
+	p := &progress{quit: make(chan struct{}), done: make(chan struct{})}
+	var w io.Writer = os.Stderr
+	if quiet {
+		w = io.Discard
+	}
+	live := !quiet && terminal(os.Stderr)
+	go p.run(w, live, s, g)
+	return p
+}
+
+// stop ends the sampling; afterwards samples may be read. It may be called twice.
+func (p *progress) stop() {
+	p.once.Do(func() { close(p.quit) })
+	<-p.done
+}
+
+func (p *progress) run(w io.Writer, live bool, s *scenario, g *gauge) {
+	defer close(p.done)
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	first := g.read()
+	last := first
+	for {
+		select {
+		case <-p.quit:
+			if live {
+				fmt.Fprint(w, "\r\x1b[K")
+			}
+			return
+		case <-tick.C:
+		}
+		r := g.read()
+		p.samples = append(p.samples, Sample{
+			At: r.at.Sub(first.at).Seconds(), Sent: r.sent, Delivered: r.delivered, Ready: r.ready,
+			CPU: (r.cpu - first.cpu).Seconds(), RSS: r.rss,
+		})
+		line := s.line(last, r, first)
+		if live {
+			fmt.Fprintf(w, "\r\x1b[K%s", line)
+		} else {
+			fmt.Fprintln(w, line)
+		}
+		last = r
+	}
+}
+
+// line is one line of progress.
+func (s *scenario) line(a, b, first reading) string {
+	d := b.at.Sub(a.at).Seconds()
+	text := fmt.Sprintf("%-8s %5.0fs  %d/%d clients", s.name, b.at.Sub(first.at).Seconds(), b.ready, len(s.plan.Clients))
+	if b.ready != a.ready && b.sent == 0 {
+		text += fmt.Sprintf("  %.0f connects/s", float64(b.connected-a.connected)/d)
+	}
+	if b.sent > 0 {
+		text += fmt.Sprintf("  %.0f sent/s  %.0f %ss/s", float64(b.sent-a.sent)/d, float64(b.delivered-a.delivered)/d, s.unit)
+	}
+	if b.failed > 0 {
+		text += fmt.Sprintf("  %d failed", b.failed)
+	}
+	if b.stalls > 0 {
+		text += fmt.Sprintf("  %d stalls", b.stalls)
+	}
+	if b.rss > 0 {
+		text += fmt.Sprintf("  broker %.0f %% CPU, %.1f MiB", 100*(b.cpu-a.cpu).Seconds()/d, float64(b.rss)/(1<<20))
+	}
+	return text
+}
+
+// terminal tells whether f is a terminal: a character device that is not the
+// null device.
+func terminal(f *os.File) bool {
+	st, err := f.Stat()
+	if err != nil || st.Mode()&os.ModeCharDevice == 0 {
+		return false
+	}
+	null, err := os.Stat(os.DevNull)
+	return err == nil && !os.SameFile(st, null)
+}

@@ -1,0 +1,167 @@
+package bench
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"slices"
+	"time"
+
+	"github.com/HdrHistogram/hdrhistogram-go"
+
+	"hashplus/bench/drive"
+)
+
+// Result is what a scenario found. All times are in µs unless a name says
+// otherwise; memory is in bytes.
+type Result struct {
+	Scenario string         `json:"scenario"`
+	Title    string         `json:"title"`
+	Broker   string         `json:"broker"`
+	URL      string         `json:"url"`
+	Protocol string         `json:"protocol"`
+	Unit     string         `json:"unit"`
+	Params   map[string]any `json:"params"`
+	Load     *LoadResult    `json:"load,omitempty"`
+	Started  time.Time      `json:"started"`
+
+	Measured  float64 `json:"measured_seconds"` // how long the figures below were taken
+	Units     uint64  `json:"units"`            // deliveries, round trips, connects in that time
+	Rate      float64 `json:"units_per_second"`
+	Published uint64  `json:"published"` // in that time
+
+	CPU        float64 `json:"broker_cpu_seconds,omitempty"`
+	CPUPerUnit float64 `json:"broker_cpu_us_per_unit,omitempty"` // the headline
+	OwnCPU     float64 `json:"generator_cpu_seconds"`
+	RSSBefore  uint64  `json:"broker_rss_before,omitempty"` // before the first connection
+	RSSPeak    uint64  `json:"broker_rss_peak,omitempty"`
+	RSSPerUnit float64 `json:"broker_rss_per_session,omitempty"` // idle only
+	Floor      float64 `json:"floor_us,omitempty"`               // one bare write, if it was measured
+
+	Latency *Latency    `json:"latency,omitempty"`
+	Connect *Latency    `json:"connect,omitempty"` // dial to CONNACK
+	Tally   drive.Tally `json:"tally"`
+
+	Samples []Sample       `json:"samples,omitempty"`
+	Points  []Point        `json:"points,omitempty"`
+	Errors  map[string]int `json:"errors,omitempty"`
+}
+
+// LoadResult repeats the load's settings.
+type LoadResult struct {
+	QoS     byte    `json:"qos"`
+	Payload int     `json:"payload"`
+	Burst   int     `json:"burst"`
+	Window  int     `json:"window,omitempty"`
+	Rate    float64 `json:"rate,omitempty"`
+}
+
+// Latency is the summary of a histogram, in µs.
+type Latency struct {
+	Count     int64        `json:"count"`
+	Mean      float64      `json:"mean"`
+	P50       float64      `json:"p50"`
+	P90       float64      `json:"p90"`
+	P99       float64      `json:"p99"`
+	P999      float64      `json:"p99_9"`
+	Max       float64      `json:"max"`
+	Quantiles [][2]float64 `json:"quantiles,omitempty"` // percentile and µs, for plots
+}
+
+// Sample is the state of a run at one moment.
+type Sample struct {
+	At        float64 `json:"t"` // seconds since the run began
+	Sent      uint64  `json:"sent"`
+	Delivered uint64  `json:"delivered"`
+	Ready     uint64  `json:"ready"`
+	CPU       float64 `json:"cpu,omitempty"` // broker, seconds
+	RSS       uint64  `json:"rss,omitempty"`
+}
+
+// Point is one step of the idle scenario.
+type Point struct {
+	Sessions int    `json:"sessions"`
+	RSS      uint64 `json:"rss"`
+}
+
+// plotted are the percentiles that go into Latency.Quantiles.
+var plotted = []float64{1, 5, 10, 20, 30, 40, 50, 60, 70, 80, 90, 95, 97, 98, 99, 99.5, 99.9, 99.95, 99.99, 100}
+
+// summarize returns nil for an empty histogram.
+func summarize(h *hdrhistogram.Histogram) *Latency {
+	if h.TotalCount() == 0 {
+		return nil
+	}
+	at := func(q float64) float64 { return float64(h.ValueAtQuantile(q)) / 1e3 }
+	l := &Latency{
+		Count: h.TotalCount(), Mean: h.Mean() / 1e3,
+		P50: at(50), P90: at(90), P99: at(99), P999: at(99.9), Max: float64(h.Max()) / 1e3,
+	}
+	for _, q := range plotted {
+		l.Quantiles = append(l.Quantiles, [2]float64{q, at(q)})
+	}
+	return l
+}
+
+// write puts r out as indented JSON.
+func (r *Result) write(w io.Writer) error {
+	e := json.NewEncoder(w)
+	e.SetIndent("", "  ")
+	return e.Encode(r)
+}
+
+// print puts r out for a person.
+func (r *Result) print(w io.Writer) {
+	fmt.Fprintf(w, "%s  [%s %s MQTT %s]\n", r.Title, r.Broker, r.URL, r.Protocol)
+	if r.CPUPerUnit > 0 {
+		fmt.Fprintf(w, "  broker CPU   %.2f µs per %s (%.2f s in %.1f s), generator %.2f s\n", r.CPUPerUnit, r.Unit, r.CPU, r.Measured, r.OwnCPU)
+	}
+	if r.Units > 0 {
+		fmt.Fprintf(w, "  throughput   %.0f %ss/s (%d)\n", r.Rate, r.Unit, r.Units)
+	}
+	printLatency(w, "latency", r.Latency)
+	printLatency(w, "connect", r.Connect)
+	if r.RSSPeak > 0 {
+		fmt.Fprintf(w, "  broker RSS   %.1f MiB before, %.1f MiB at most\n", float64(r.RSSBefore)/(1<<20), float64(r.RSSPeak)/(1<<20))
+	}
+	for _, p := range r.Points {
+		fmt.Fprintf(w, "  %8d sessions  RSS %.1f MiB\n", p.Sessions, float64(p.RSS)/(1<<20))
+	}
+	if r.RSSPerUnit > 0 {
+		fmt.Fprintf(w, "  memory       %.0f bytes of RSS per session\n", r.RSSPerUnit)
+	}
+	t := &r.Tally
+	if t.Sent > 0 {
+		fmt.Fprintf(w, "  accounting   %d sent, %d of %d delivered: %d lost, %d duplicates (%d flagged), %d out of order\n",
+			t.Sent, t.Delivered, t.Expected, t.Lost, t.Duplicates, t.Flagged, t.Disordered)
+	}
+	if t.Strange+t.Refused+t.StrayAcks+t.Stalls+t.Failed+t.Disconnects > 0 {
+		fmt.Fprintf(w, "  trouble      %d stalls, %d failed to connect, %d disconnected, %d refused, %d strange, %d stray acknowledgements\n",
+			t.Stalls, t.Failed, t.Disconnects, t.Refused, t.Strange, t.StrayAcks)
+	}
+	var errs []string
+	for e, n := range r.Errors {
+		errs = append(errs, fmt.Sprintf("%s (%d)", e, n))
+	}
+	slices.Sort(errs)
+	for _, e := range errs {
+		fmt.Fprintf(w, "  error        %s\n", e)
+	}
+}
+
+func printLatency(w io.Writer, name string, l *Latency) {
+	if l != nil {
+		fmt.Fprintf(w, "  %-12s p50 %s  p90 %s  p99 %s  p99.9 %s  max %s\n", name, human(l.P50), human(l.P90), human(l.P99), human(l.P999), human(l.Max))
+	}
+}
+
+// human writes µs with three digits and a fitting unit.
+func human(us float64) string {
+	switch {
+	case us < 1000:
+		return fmt.Sprintf("%.3g µs", us)
+	case us < 999.5e3:
+		return fmt.Sprintf("%.3g ms", us/1e3)
+	}
+	return fmt.Sprintf("%.3g s", us/1e6)
+}
