@@ -59,8 +59,9 @@ func decodeDisconnect(body []byte, v Version, lim *Limits, allowed *reasonSet) (
 	return p, nil
 }
 
-// Append appends the packet in the form of V5, the shortest there is: without
-// reason code and properties if they say nothing.
+// Append appends the packet in the form of V5: empty if it says nothing, else
+// with a Property Length even if there are no properties, as some clients read
+// on for it.
 func (p *Disconnect) Append(dst []byte) []byte {
 	out := beginPacket(dst, DISCONNECT)
 	bare := !p.HasSessionExpiry && p.ReasonString == "" && p.ServerReference == "" && len(p.UserProperties) == 0

@@ -17,9 +17,9 @@ type Header struct {
 // ReadHeader reads the fixed header at the start of b. Size is 0 if b does not
 // hold all of it yet. It refuses type 0, flags that the type does not allow
 // [MQTT-2.1.3-1] and a Remaining Length of more than four bytes or one that
-// is not minimal [MQTT-1.5.5-1], each as soon as it can be seen; AUTH is
-// refused below V5 by the caller. The flags of PUBLISH are Publish.Decode's to
-// check.
+// is not minimal [MQTT-1.5.5-1], each as soon as it can be seen, and a ping
+// with a body; AUTH is refused below V5 by the caller. The flags of PUBLISH are
+// Publish.Decode's to check.
 //
 // MQTT 3.1 allows DUP in a repeated PUBREL, SUBSCRIBE or UNSUBSCRIBE, so it is
 // let through here, and refused above 3.1 by the decoder of the packet.
@@ -43,16 +43,16 @@ func ReadHeader(b []byte) (h Header, err error) {
 	}
 	if len(b) >= 2 && b[1] < 0x80 {
 		h.Size, h.Remaining = 2, int(b[1])
-		return h, nil
+	} else {
+		n, size, err := readVarint(b[1:])
+		if err != nil || size == 0 {
+			return Header{}, err
+		}
+		h.Size, h.Remaining = 1+size, int(n)
 	}
-	n, size, err := readVarint(b[1:])
-	if err != nil {
-		return Header{}, err
+	if h.Remaining != 0 && (h.Type == PINGREQ || h.Type == PINGRESP) {
+		return Header{}, malformed("", h.Type.String()+" with a body")
 	}
-	if size == 0 {
-		return Header{}, nil
-	}
-	h.Size, h.Remaining = 1+size, int(n)
 	return h, nil
 }
 
