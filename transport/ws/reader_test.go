@@ -220,6 +220,34 @@ func TestReader_IdleConnectionHoldsNothing(t *testing.T) {
 	}
 }
 
+func TestReader_StreamIsOfBinaryMessagesOnly(t *testing.T) { // [MQTT-6.0.0-1]
+	r := NewReader(link.WebSocket, false, testLimit)
+	for input, want := range map[string]string{
+		masked(0x82, "packet"):                         "data:packet",
+		masked(0x81, "packet"):                         "fail:1003",
+		masked(0x01, ""):                               "fail:1003",
+		masked(0x82, "packet") + masked(0x81, "other"): "data:packet fail:1003",
+	} {
+		if got := strings.Join(driveSplit(t, r, input), " "); got != want {
+			t.Errorf("%x: got %q, want %q", input, got, want)
+		}
+	}
+}
+
+func TestReader_PacketsNeedNotAlignWithFrames(t *testing.T) { // [MQTT-6.0.0-2]
+	const packets = "\xc0\x00\xe0\x00\x30\x05\x00\x01tpp"
+	r := NewReader(link.WebSocket, false, testLimit)
+	for size := 1; size <= len(packets); size++ {
+		input := ""
+		for at := 0; at < len(packets); at += size {
+			input += masked(0x82, packets[at:min(at+size, len(packets))])
+		}
+		if got := driveSplit(t, r, input); len(got) != 1 || got[0] != "data:"+packets {
+			t.Errorf("%d bytes in a frame: %q", size, got)
+		}
+	}
+}
+
 func TestReader_IsIdleBetweenMessagesOnly(t *testing.T) {
 	r, c := NewReader(link.WebSocket, true, testLimit), new(Codec)
 	for _, step := range []struct {
