@@ -279,6 +279,9 @@ func (k kind) dial(t *testing.T, s setup) (client, connected) {
 	if err != nil {
 		t.Fatalf("connect to %s: %v", s.URL, err)
 	}
+	if k.version == v31 {
+		up.Session = nil // CONNACK of MQTT 3.1 has no such flag
+	}
 	t.Cleanup(func() { c.disconnect() }) // may be gone already
 	return c, up
 }

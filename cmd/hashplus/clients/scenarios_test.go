@@ -160,8 +160,11 @@ func TestClients_WillComesWhenTheConnectionIsCut(t *testing.T) { // [MQTT-3.1.2-
 		if m.Topic != will.Topic || m.QoS != 1 || string(m.Payload) != "gone" {
 			t.Errorf("the will came as %+v", m)
 		}
-		if k.version == v5 && (m.Properties.ContentType != "text/plain" || !slices.Equal(m.Properties.User, will.Properties.User)) {
-			t.Errorf("the will came with %+v", m.Properties)
+		if k.version == v5 {
+			// autopaho sends no will properties but the user's.
+			if m.Properties.ContentType != "text/plain" && k.name != "autopaho" || !slices.Equal(m.Properties.User, will.Properties.User) {
+				t.Errorf("the will came with %+v", m.Properties)
+			}
 		}
 		late, _ := k.dial(t, setup{})
 		mustSubscribe(t, late, subscription{Filter: in + "/will", QoS: 0})
