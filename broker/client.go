@@ -1,0 +1,423 @@
+package broker
+
+import (
+	"errors"
+	"fmt"
+
+	"hashplus/broker/wire"
+	"hashplus/transport/link"
+)
+
+// clientState is where a connection stands. The moves are
+//
+//	awaitConnect ─▶ authenticating ⇄ exchanging
+//	      │               │
+//	      └───────────────┴─▶ moving ─▶ open ─▶ closed
+//
+// and from each of them to closed.
+type clientState uint8
+
+const (
+	awaitConnect   clientState = iota // nothing but CONNECT may come
+	authenticating                    // an authenticator is at work; reads are paused
+	exchanging                        // the client's next AUTH is awaited
+	moving                            // on the way to the loop of its session
+	open                              // CONNACK was sent
+	closed                            // nothing that comes counts any more
+)
+
+// client is one connection and what belongs to it alone. It is owned by the
+// loop that its connection is on.
+type client struct {
+	b    *Broker
+	l    *loop
+	conn link.Conn
+
+	state    clientState
+	version  wire.Version
+	framing  link.Framing
+	problems bool // Request Problem Information
+	reauth   bool // an AUTH exchange runs on an open connection
+	holds    int8 // reasons for which reads are paused, see hold
+
+	receiveMaximum uint16 // the client's
+	aliasMaximum   uint16 // the client's, limited by ours
+	maxPacket      int    // the client's Maximum Packet Size
+
+	session    *session
+	will       *will
+	keepAlive  int64 // nanoseconds, 0: off
+	lastPacket int64 // when the last MQTT packet came
+	timer      link.Timer
+
+	authMethod string   // of CONNECT, "" without extended authentication
+	aliasIn    []string // topic of alias i+1
+	aliasOut   map[string]uint16
+
+	pending *pendingConnect // until open, and during a re-authentication
+}
+
+func newClient(l *loop, conn link.Conn) *client {
+	c := &client{b: l.b, l: l, conn: conn, framing: conn.Framing(), maxPacket: maxPacketSize}
+	c.timer.Owner = c
+	l.arm(&c.timer, l.now()+int64(l.b.opts.ConnectTimeout))
+	return c
+}
+
+// maxPacketSize is the largest packet that MQTT can express.
+const maxPacketSize = 268_435_455 + 5
+
+// Data implements link.Stream.
+func (c *client) Data(b []byte) (n int) {
+	if len(c.l.walks) > maxWalks {
+		c.conn.Yield()
+		return 0
+	}
+	for range packetBudget {
+		h, err := wire.ReadHeader(b[n:])
+		if err != nil {
+			c.fail(err)
+			return len(b)
+		}
+		if h.Size == 0 {
+			return n
+		}
+		size := h.Size + h.Remaining
+		if err := c.admit(h, size); err != nil {
+			c.fail(err)
+			return len(b)
+		}
+		if size > len(b)-n {
+			return n
+		}
+		body := b[n+h.Size : n+size]
+		n += size
+		c.lastPacket = c.l.now()
+		c.l.stats.got(size)
+		if err := c.packet(h, body); err != nil {
+			c.fail(err)
+		}
+		switch {
+		case c.state == closed:
+			return len(b)
+		case c.state == moving || c.holds > 0:
+			return n
+		case n == len(b):
+			return n
+		}
+	}
+	c.conn.Yield()
+	return n
+}
+
+// admit checks what can be told from a fixed header, before the packet has
+// come: a packet that may not come is refused before memory is spent on it.
+func (c *client) admit(h wire.Header, size int) error {
+	limit := c.b.opts.MaximumPacketSize
+	if c.state == awaitConnect {
+		if h.Type != wire.CONNECT {
+			return &wire.Error{Reason: wire.ProtocolError, Clause: "MQTT-3.1.0-1",
+				Detail: "the first packet is " + h.Type.String() + ", not CONNECT"}
+		}
+		limit = min(limit, c.b.opts.MaxConnectSize)
+	}
+	if size > limit {
+		return &wire.Error{Reason: wire.PacketTooLarge, Clause: "MQTT-3.2.2-15",
+			Detail: fmt.Sprintf("%s of %d bytes, %d are allowed", h.Type, size, limit)}
+	}
+	return nil
+}
+
+// packet handles one packet. An error ends the connection with its reason.
+func (c *client) packet(h wire.Header, body []byte) error {
+	if c.state == open {
+		switch h.Type {
+		case wire.PUBLISH:
+			return c.publish(h, body)
+		case wire.PUBACK, wire.PUBREC, wire.PUBREL, wire.PUBCOMP:
+			return c.ack(h, body)
+		case wire.PINGREQ:
+			c.pingresp()
+			return nil
+		case wire.SUBSCRIBE:
+			return c.subscribe(h, body)
+		case wire.UNSUBSCRIBE:
+			return c.unsubscribe(h, body)
+		case wire.DISCONNECT:
+			return c.disconnect(h, body)
+		case wire.AUTH:
+			return c.authPacket(h, body)
+		case wire.CONNECT:
+			return &wire.Error{Reason: wire.ProtocolError, Clause: "MQTT-3.1.0-2", Detail: "a second CONNECT"}
+		}
+		return &wire.Error{Reason: wire.ProtocolError, Detail: h.Type.String() + " from a client"}
+	}
+	if c.state == awaitConnect {
+		return c.connect(h, body)
+	}
+	if c.state == exchanging && h.Type == wire.AUTH {
+		return c.authPacket(h, body)
+	}
+	if c.state == exchanging && h.Type == wire.DISCONNECT {
+		return c.disconnect(h, body)
+	}
+	return &wire.Error{Reason: wire.ProtocolError, Clause: "MQTT-4.12.0-4",
+		Detail: h.Type.String() + " before CONNACK"}
+}
+
+// hold pauses reads until as many calls of unhold.
+func (c *client) hold() {
+	if c.holds++; c.holds == 1 && c.state != closed {
+		c.conn.Pause()
+	}
+}
+
+// unhold takes back one hold. The keep alive clock starts anew: it stood still
+// while the client could not be heard.
+func (c *client) unhold() {
+	c.holds--
+	if c.holds == 0 && c.state != closed {
+		c.lastPacket = c.l.now()
+		c.conn.Resume()
+	}
+}
+
+// reserve makes room for a packet of n bytes on the write queue, framed.
+func (c *client) reserve(n int) []byte {
+	hl := c.framing.HeaderLen(n)
+	b := c.conn.Reserve(hl + n)
+	c.framing.PutHeader(b, n)
+	c.l.stats.sent(n)
+	return b[hl:]
+}
+
+func (c *client) write(packet []byte) { copy(c.reserve(len(packet)), packet) }
+
+func (c *client) writeAck(t wire.Type, id uint16, reason wire.ReasonCode) {
+	var b [wire.AckSize]byte
+	n := wire.PutAck(b[:], t, c.version, id, reason)
+	copy(c.reserve(n), b[:n])
+}
+
+func (c *client) pingresp() {
+	b := c.reserve(2)
+	b[0], b[1] = byte(wire.PINGRESP)<<4, 0
+}
+
+// Arrived implements link.Stream: the connection is on its session's loop.
+func (c *client) Arrived() {
+	c.l = c.b.loops[c.conn.Loop().ID()]
+	if c.state == moving {
+		c.enter()
+	}
+}
+
+// Writable implements link.Stream.
+func (c *client) Writable() {
+	if c.state != open {
+		return
+	}
+	s := c.session
+	s.pump()
+	if len(s.replays) > 0 {
+		s.wantReplay()
+	}
+	s.roomChanged()
+}
+
+// Stalled implements link.Stream: the client takes nothing.
+func (c *client) Stalled() {
+	c.fail(&wire.Error{Reason: wire.QuotaExceeded, Detail: "the client does not read: its write queue has stalled"})
+}
+
+// Closed implements link.Stream.
+func (c *client) Closed(cause error) {
+	if c.state == closed {
+		return
+	}
+	reason := wire.UnspecifiedError
+	if c.state == open {
+		c.b.log.Debug("connection lost", "client", c.session.id, "remote", c.remote(), "cause", cause)
+	} else {
+		c.b.log.Debug("connection closed before CONNACK", "remote", c.remote(), "cause", cause)
+	}
+	c.leave(reason, true)
+}
+
+// Expire implements link.Expirer: the connect deadline, then the keep alive.
+func (c *client) Expire(*link.Timer) {
+	switch c.state {
+	case closed:
+	case open:
+		at := c.aliveUntil()
+		if c.l.now() < at {
+			c.l.arm(&c.timer, at)
+			return
+		}
+		c.fail(&wire.Error{Reason: wire.KeepAliveTimeout, Clause: "MQTT-3.1.2-22",
+			Detail: "nothing heard for one and a half times the keep alive"})
+	default:
+		c.fail(&wire.Error{Reason: wire.ProtocolError, Detail: "no complete CONNECT within the deadline"})
+	}
+}
+
+// aliveUntil is when the client counts as gone: one and a half keep alives
+// after its last packet. Where pongs count they stretch that, to three keep
+// alives at the most: a browser throttles the timers of a hidden page, but its
+// network stack answers pings.
+func (c *client) aliveUntil() int64 {
+	if c.keepAlive == 0 || c.holds > 0 {
+		return c.l.now() + max(c.keepAlive, 10*second)
+	}
+	at := c.lastPacket + c.keepAlive*3/2
+	if pong := c.conn.LastPong(); pong > c.lastPacket && c.conn.Info().PongGrace && !c.b.opts.Strict {
+		at = max(at, min(pong+c.keepAlive*3/2, c.lastPacket+3*c.keepAlive))
+	}
+	return at
+}
+
+// fail ends the connection for err, telling the client why where its version
+// can be told, and logs it: once, here.
+func (c *client) fail(err error) {
+	if c.state == closed {
+		return
+	}
+	reason := wire.UnspecifiedError
+	clause, detail := "", err.Error()
+	var we *wire.Error
+	if errors.As(err, &we) {
+		reason, clause, detail = we.Reason, we.Clause, we.Detail
+	}
+	id := ""
+	if c.session != nil {
+		id = c.session.id
+	} else if c.pending != nil {
+		id = c.pending.connect.ClientID
+	}
+	c.b.log.Info("connection ended", "client", id, "remote", c.remote(),
+		"reason", reason.String(), "detail", detail, "clause", clause)
+	switch {
+	case c.state == open:
+		c.sendDisconnect(reason, detail)
+	case c.version != 0:
+		c.refuse(reason, detail)
+	}
+	c.close(reason, detail, true)
+}
+
+// sendDisconnect tells a version 5 client why the server ends the connection
+// [MQTT-4.13.1-1]; older ones can't be told.
+func (c *client) sendDisconnect(reason wire.ReasonCode, detail string) {
+	if c.version != wire.V5 || c.state != open {
+		return
+	}
+	d := wire.Disconnect{Reason: reason}
+	if c.problems {
+		d.ReasonString = detail
+	}
+	if reason == wire.ServerShuttingDown {
+		d.ServerReference = c.b.opts.ServerReference
+		if d.ServerReference != "" {
+			d.Reason = wire.UseAnotherServer
+		}
+	}
+	b := d.Append(nil)
+	if len(b) > c.maxPacket { // [MQTT-3.14.2-3]
+		d.ReasonString = ""
+		b = d.Append(nil)
+	}
+	c.write(b)
+}
+
+// close ends the connection in order; see leave for the session.
+func (c *client) close(reason wire.ReasonCode, detail string, publishWill bool) {
+	if c.state == closed {
+		return
+	}
+	c.leave(reason, publishWill)
+	c.conn.Close(closeCode(reason), closeReason(detail))
+}
+
+// closeReason cuts a reason to what fits into a close frame (RFC 6455 section
+// 5.5).
+func closeReason(s string) string { return s[:min(len(s), 120)] }
+
+// leave takes the client off its loop and its session. After it the client is
+// closed: no callback of its connection does anything any more.
+func (c *client) leave(reason wire.ReasonCode, publishWill bool) {
+	was := c.state
+	c.state = closed
+	c.l.arm(&c.timer, maxTime)
+	c.aliasIn, c.aliasOut = nil, nil
+	c.pending = nil
+	if was != open {
+		return
+	}
+	delete(c.l.clients, c)
+	c.l.stats.connected.Add(-1)
+	s := c.session
+	w := c.will
+	c.will = nil
+	if !publishWill {
+		w = nil
+	}
+	if o := c.b.opts.Observer; o != nil {
+		o.Disconnected(ClientEvent{Identity: *s.who(), Version: c.version, Reason: reason})
+	}
+	s.detach(w)
+}
+
+// shutdown ends the connection because the broker stops.
+func (c *client) shutdown() {
+	c.sendDisconnect(wire.ServerShuttingDown, "the server shuts down")
+	c.close(wire.ServerShuttingDown, "the server shuts down", false)
+}
+
+// disconnect handles DISCONNECT.
+func (c *client) disconnect(h wire.Header, body []byte) error {
+	d, err := wire.DecodeDisconnect(h, body, c.version, &c.b.limits)
+	if err != nil {
+		return err
+	}
+	if c.state == open && d.HasSessionExpiry {
+		// [MQTT-3.1.2-23] A session that was to end with its connection can't
+		// be kept after all.
+		if c.session.expiry == 0 && d.SessionExpiry != 0 {
+			return &wire.Error{Reason: wire.ProtocolError,
+				Detail: "DISCONNECT sets a Session Expiry Interval where CONNECT had set none"}
+		}
+		c.session.expiry = c.b.capExpiry(d.SessionExpiry)
+	}
+	// [MQTT-3.14.4-3] The will goes only at a normal disconnection.
+	c.close(wire.NormalDisconnection, "", d.Reason != wire.NormalDisconnection)
+	return nil
+}
+
+func (c *client) remote() string {
+	if r := c.conn.Info().Remote; r.IsValid() {
+		return r.String()
+	}
+	return c.conn.Info().Listener
+}
+
+// closeCode maps a reason code to the WebSocket close code that goes with it.
+func closeCode(r wire.ReasonCode) link.CloseCode {
+	switch r {
+	case wire.Success:
+		return link.CloseNormal
+	case wire.ServerShuttingDown, wire.UseAnotherServer, wire.ServerMoved:
+		return link.CloseGoingAway
+	case wire.MalformedPacket, wire.ProtocolError, wire.UnsupportedProtocolVersion:
+		return link.CloseProtocolError
+	case wire.PacketTooLarge:
+		return link.CloseTooBig
+	case wire.PayloadFormatInvalid:
+		return link.CloseInvalidData
+	case wire.ServerBusy, wire.ServerUnavailable, wire.ConnectionRateExceeded:
+		return link.CloseTryLater
+	case wire.UnspecifiedError, wire.ImplementationSpecificError:
+		return link.CloseInternal
+	default:
+		return link.ClosePolicy
+	}
+}

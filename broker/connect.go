@@ -1,0 +1,256 @@
+package broker
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+
+	"hashplus/broker/wire"
+	"hashplus/topic"
+)
+
+// pendingConnect is what a connection needs until its CONNACK.
+type pendingConnect struct {
+	connect  *wire.Connect
+	assigned string // the client identifier, if the server chose it
+	identity *Identity
+	exchange AuthExchange
+	request  *AuthRequest
+	authData []byte // for CONNACK
+	cancel   context.CancelFunc
+}
+
+func refusal(r wire.ReasonCode, detail string) error { return &wire.Error{Reason: r, Detail: detail} }
+
+// connect handles CONNECT: it checks the packet and has the client
+// authenticated; enter goes on.
+func (c *client) connect(h wire.Header, body []byte) error {
+	p, err := wire.DecodeConnect(h, body, &c.b.limits)
+	if p != nil {
+		c.version = p.Version
+	}
+	if err != nil {
+		var we *wire.Error
+		if errors.As(err, &we) && c.version != wire.V5 && wire.ConnectReturnCode(we.Reason) == 0 {
+			c.version = 0 // nothing in version 3 says so: close without CONNACK
+		}
+		return err
+	}
+	c.problems = p.RequestProblem
+	c.receiveMaximum = p.ReceiveMaximum
+	c.aliasMaximum = min(p.TopicAliasMaximum, uint16(c.b.opts.TopicAliasMaximum))
+	if p.MaximumPacketSize > 0 {
+		c.maxPacket = int(min(p.MaximumPacketSize, maxPacketSize))
+	}
+	c.pending = &pendingConnect{connect: p}
+	if c.b.draining.Load() {
+		return refusal(wire.ServerShuttingDown, "the server shuts down")
+	}
+	if err := c.checkClientID(p); err != nil {
+		return err
+	}
+	if err := c.checkWill(p.Will); err != nil {
+		return err
+	}
+	c.pending.request = &AuthRequest{
+		ClientID: p.ClientID, HasUsername: p.HasUsername, Username: p.Username,
+		HasPassword: p.HasPassword, Password: p.Password,
+		Info: c.conn.Info(), Handshake: c.conn.Handshake(),
+	}
+	return c.authenticate(p)
+}
+
+// checkClientID lets no client in without an identifier, and chooses one where
+// the client left that to the server.
+func (c *client) checkClientID(p *wire.Connect) error {
+	if p.ClientID != "" {
+		if len(p.ClientID) > c.b.opts.MaxTopicLength {
+			return refusal(wire.ClientIdentifierNotValid, "the client identifier is too long")
+		}
+		return nil
+	}
+	if p.Version == wire.V31 || p.Version == wire.V311 && !p.CleanStart { // [MQTT3-3.1.3-8]
+		return refusal(wire.ClientIdentifierNotValid, "no client identifier")
+	}
+	p.ClientID = "auto-" + token()
+	c.pending.assigned = p.ClientID
+	return nil
+}
+
+// token is a random string of 130 bits, safe in a topic level.
+func token() string { return rand.Text() }
+
+// checkWill holds a will to what a PUBLISH is held to.
+func (c *client) checkWill(w *wire.Will) error {
+	if w == nil {
+		return nil
+	}
+	if w.QoS > *c.b.opts.MaximumQoS { // [MQTT-3.2.2-12]
+		return &wire.Error{Reason: wire.QoSNotSupported, Clause: "MQTT-3.2.2-12", Detail: "QoS of the will"}
+	}
+	if w.Retain && c.b.opts.RetainUnavailable {
+		return &wire.Error{Reason: wire.RetainNotSupported, Clause: "MQTT-3.2.2-13", Detail: "retained will"}
+	}
+	if err := topic.CheckName(w.Topic); err != nil {
+		return refusal(wire.TopicNameInvalid, "will topic: "+err.Error())
+	}
+	if reserved(w.Topic) {
+		return refusal(wire.NotAuthorized, "the topic of the will is the server's own")
+	}
+	return nil
+}
+
+// admitted goes on with a client that was let in as g.
+func (c *client) admitted(g Grant) error {
+	p := c.pending
+	p.identity = &Identity{
+		ClientID: p.connect.ClientID, Username: g.Username, Data: g.Data,
+		Remote: c.conn.Info().Remote, Listener: c.conn.Info().Listener,
+	}
+	if w := p.connect.Will; w != nil {
+		if az := c.b.opts.Authorizer; az != nil && !az.CanPublish(p.identity, []byte(w.Topic)) {
+			return refusal(wire.NotAuthorized, "the client may not publish its will")
+		}
+	}
+	c.conn.Forget()
+	p.request, p.exchange = nil, nil
+	if home := c.b.home(p.connect.ClientID); home != c.l {
+		c.state = moving
+		c.l.arm(&c.timer, maxTime)
+		c.conn.Move(home.id)
+		return nil
+	}
+	c.enter()
+	return nil
+}
+
+// enter binds the client to its session, on the session's loop, and answers
+// CONNECT. Of two clients with one identifier the one that comes here later
+// stays.
+func (c *client) enter() {
+	l, p := c.l, c.pending
+	id := p.connect.ClientID
+	s := l.sessions[id]
+	if s != nil && s.username != p.identity.Username {
+		c.state = awaitConnect
+		c.fail(refusal(wire.NotAuthorized, "the session belongs to another user"))
+		return
+	}
+	if s == nil && l.b.sessionCount() >= int64(l.b.opts.MaxSessions) {
+		c.state = awaitConnect
+		c.fail(refusal(wire.QuotaExceeded, "the server has as many sessions as it may have"))
+		return
+	}
+	if s != nil && s.client != nil { // [MQTT-3.1.4-3]
+		old := s.client
+		old.sendDisconnect(wire.SessionTakenOver, "another client has connected with this identifier")
+		old.close(wire.SessionTakenOver, "session taken over", true)
+		s = l.sessions[id] // it may have ended with its connection
+	}
+	if s != nil && p.connect.CleanStart { // [MQTT-3.1.2-4]
+		s.end()
+		s = nil
+	}
+	present := s != nil
+	if s == nil {
+		s = &session{id: id, uid: l.b.uid.Add(1), username: p.identity.Username, loop: l}
+		s.timer.Owner = s
+		l.sessions[id] = s
+		l.stats.sessions.Add(1)
+	}
+	s.expiry = l.b.capExpiry(p.connect.SessionExpiry)
+	s.identity = nil
+	if l.b.keepsIdentities() {
+		s.identity = p.identity
+	}
+	c.session = s
+	if w := p.connect.Will; w != nil {
+		c.will = newWill(w, s)
+	}
+	c.accept(present)
+	c.pending = nil
+	c.state = open
+	l.clients[c] = struct{}{}
+	l.stats.connected.Add(1)
+	if o := l.b.opts.Observer; o != nil {
+		o.Connected(ClientEvent{Identity: *s.who(), Version: c.version, CleanStart: p.connect.CleanStart, Resumed: present})
+	}
+	s.attach(c)
+}
+
+// accept sends the CONNACK of success and starts the keep alive clock.
+func (c *client) accept(present bool) {
+	o, p := &c.b.opts, c.pending
+	ack := wire.Connack{
+		SessionPresent:    present,
+		ReceiveMaximum:    o.ReceiveMaximum,
+		MaximumPacketSize: uint32(o.MaximumPacketSize),
+		TopicAliasMaximum: uint16(o.TopicAliasMaximum),
+		LimitQoS:          *o.MaximumQoS < 2,
+		MaximumQoS:        *o.MaximumQoS,
+		RetainUnavailable: o.RetainUnavailable,
+		AssignedClientID:  p.assigned,
+		AuthData:          p.authData,
+	}
+	if p.connect.HasAuthMethod {
+		c.authMethod = p.connect.AuthMethod
+		ack.AuthMethod = c.authMethod
+	}
+	if c.session.expiry != p.connect.SessionExpiry {
+		ack.HasSessionExpiry, ack.SessionExpiry = true, c.session.expiry
+	}
+	keepAlive := p.connect.KeepAlive
+	if limit := o.MaxKeepAlive; limit > 0 && c.version == wire.V5 && (keepAlive == 0 || keepAlive > limit) {
+		keepAlive = limit
+		ack.HasServerKeepAlive, ack.ServerKeepAlive = true, limit
+	}
+	if p.connect.RequestResponse {
+		ack.ResponseInformation = c.session.replyPrefix()
+	}
+	c.writeConnack(&ack)
+	c.keepAlive = int64(keepAlive) * second
+	c.lastPacket = c.l.now()
+	if keepAlive > 0 {
+		c.l.arm(&c.timer, c.aliveUntil())
+	} else {
+		c.l.arm(&c.timer, maxTime)
+	}
+}
+
+// refuse sends the CONNACK of a refusal.
+func (c *client) refuse(reason wire.ReasonCode, detail string) {
+	ack := wire.Connack{Reason: reason}
+	if c.problems {
+		ack.ReasonString = detail
+	}
+	c.writeConnack(&ack)
+}
+
+func (c *client) writeConnack(ack *wire.Connack) {
+	b := ack.Append(nil, c.version)
+	if len(b) > c.maxPacket { // [MQTT-3.2.2-19]
+		ack.ReasonString = ""
+		b = ack.Append(nil, c.version)
+	}
+	c.write(b)
+}
+
+// capExpiry limits a Session Expiry Interval to the server's.
+func (b *Broker) capExpiry(seconds uint32) uint32 {
+	if limit := b.opts.MaxSessionExpiry; limit > 0 {
+		return min(seconds, limit)
+	}
+	return seconds
+}
+
+// keepsIdentities reports whether somebody asks who a client is.
+func (b *Broker) keepsIdentities() bool {
+	return b.opts.Authorizer != nil || b.opts.Observer != nil
+}
+
+func (b *Broker) sessionCount() (n int64) {
+	for _, l := range b.loops {
+		n += l.stats.sessions.Load()
+	}
+	return n
+}

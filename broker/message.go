@@ -1,0 +1,127 @@
+package broker
+
+import (
+	"sync/atomic"
+
+	"github.com/gobwas/pool/pbytes"
+
+	"hashplus/broker/wire"
+)
+
+// message is an application message on its way. It is read-only once it is
+// routed.
+//
+// A message is either borrowed (its slices are views over a buffer of somebody
+// else's, valid until the call that handed it over returns) or owned (its bytes
+// are its own, and it is counted). Whoever keeps a message beyond the call
+// keeps the result of own.
+type message struct {
+	topic   []byte
+	payload []byte
+	props   []byte // as wire.Publish.Props
+
+	from     uint64 // uid of the publishing session, 0 if none
+	deadline int64  // when it expires (Now of any loop), 0: never
+	expiryAt int    // as wire.Publish.ExpiryAt
+	qos      byte
+	retain   bool // as published
+
+	static bool         // owned, and its bytes are left to the garbage collector: counting does nothing
+	refs   atomic.Int32 // of an owned message
+	buf    []byte       // the bytes of an owned message
+	owned  *message     // of a borrowed message: what own made of it
+}
+
+// second in nanoseconds, the unit of Loop.Now.
+const second = int64(1e9)
+
+// own returns a message that may be kept: m itself, counted once more, or a
+// copy of a borrowed m, made the first time and counted for each call. The
+// caller releases it. It is called by the goroutine that m was handed to.
+func (m *message) own() *message {
+	if m.static {
+		return m
+	}
+	if m.buf != nil {
+		m.refs.Add(1)
+		return m
+	}
+	if m.owned != nil {
+		m.owned.refs.Add(1)
+		return m.owned
+	}
+	nt, np := len(m.topic), len(m.props)
+	buf := pbytes.GetLen(max(nt+np+len(m.payload), 1))
+	copy(buf, m.topic)
+	copy(buf[nt:], m.props)
+	copy(buf[nt+np:], m.payload)
+	o := &message{
+		topic: buf[:nt:nt], props: buf[nt : nt+np : nt+np], payload: buf[nt+np : nt+np+len(m.payload)],
+		from: m.from, deadline: m.deadline, expiryAt: m.expiryAt, qos: m.qos, retain: m.retain, buf: buf,
+	}
+	// One for the caller, one for m, which drops it in disown.
+	o.refs.Store(2)
+	m.owned = o
+	return o
+}
+
+// keep returns a static copy of m, for what is read without being counted:
+// retained messages, wills.
+func (m *message) keep() *message {
+	nt, np := len(m.topic), len(m.props)
+	buf := make([]byte, 0, nt+np+len(m.payload))
+	buf = append(append(append(buf, m.topic...), m.props...), m.payload...)
+	return &message{
+		topic: buf[:nt:nt], props: buf[nt : nt+np : nt+np], payload: buf[nt+np:],
+		from: m.from, deadline: m.deadline, expiryAt: m.expiryAt, qos: m.qos, retain: m.retain, static: true,
+	}
+}
+
+// disown ends the borrowing of m: what own made lives on with its other
+// holders.
+func (m *message) disown() {
+	if o := m.owned; o != nil {
+		m.owned = nil
+		o.release()
+	}
+}
+
+// release gives back one own. The last one recycles the bytes.
+func (m *message) release() {
+	if m.static {
+		return
+	}
+	switch n := m.refs.Add(-1); {
+	case n == 0:
+		b := m.buf
+		m.buf, m.topic, m.props, m.payload = nil, nil, nil, nil
+		pbytes.Put(b)
+	case n < 0:
+		panic("broker: message released too often")
+	}
+}
+
+// Release makes an owned message a link.Shared.
+func (m *message) Release() { m.release() }
+
+// size is what m counts for in queues.
+func (m *message) size() int { return len(m.topic) + len(m.props) + len(m.payload) + 64 }
+
+// expired reports whether m must not be delivered any more at time now.
+func (m *message) expired(now int64) bool { return m.deadline != 0 && now >= m.deadline }
+
+// remaining is the Message Expiry Interval to announce at time now: what was
+// published less the time waited [MQTT-3.3.2-6].
+func (m *message) remaining(now int64) uint32 {
+	if m.deadline == 0 {
+		return 0
+	}
+	return uint32((m.deadline - now + second - 1) / second)
+}
+
+// outgoing fills o for a delivery of m, all but what is the receiver's.
+func (m *message) outgoing(o *wire.Outgoing, now int64) {
+	*o = wire.Outgoing{
+		Topic: m.topic, Props: m.props, ExpiryAt: m.expiryAt, Expiry: m.remaining(now), Payload: m.payload,
+	}
+}

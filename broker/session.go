@@ -1,0 +1,323 @@
+package broker
+
+import (
+	"hashplus/broker/wire"
+	"hashplus/transport/link"
+)
+
+// neverExpires is the Session Expiry Interval that means no expiry (MQTT 5.0
+// section 3.1.2.11.2).
+const neverExpires = 0xFFFFFFFF
+
+// maxTime is a time that does not come.
+const maxTime = int64(1<<63 - 1)
+
+// session is what the broker remembers of a client, connected or not. It
+// belongs to the loop of its shard for as long as it lives.
+type session struct {
+	// Immutable.
+	id       string
+	uid      uint64 // unlike id never used again
+	username string // of who made it; nobody else may resume it
+	loop     *loop
+	sink     sink // of an in-process subscriber, which has no client
+
+	// Owned by the loop.
+	client   *client   // nil while not connected
+	identity *Identity // of the latest client; nil until asked for
+	expiry   uint32    // Session Expiry Interval, seconds
+	will     *will     // waiting for its delay, while not connected
+	endAt    int64     // when it ends, while not connected
+	timer    link.Timer
+
+	subs     subscriptions
+	window   window
+	pending  queue
+	quota    int                 // units of the client's Receive Maximum that are free
+	received map[uint16]struct{} // QoS 2 publishes that came in and were not released
+	replays  []*replay           // retained messages on their way, in the order of SUBSCRIBE
+	reply    string              // its reply prefix, "" until asked for
+
+	dropped  uint64 // messages lost to a full queue
+	shared   int    // subscriptions that are members of share groups
+	replayOn bool   // is on the loop's list of replays
+	roomOn   bool   // is on the loop's list of rooms
+	ended    bool
+}
+
+// sink takes messages for an in-process subscriber. It must not block.
+type sink interface {
+	// accept reports whether there was room. m is valid during the call.
+	accept(m *message, qos byte, retain bool) bool
+}
+
+func (s *session) online() bool { return s.client != nil || s.sink != nil }
+
+// attach binds c, which has got its CONNACK, to s, and sends again what was
+// not acknowledged [MQTT-4.4.0-1].
+func (s *session) attach(c *client) {
+	s.client = c
+	s.will = nil
+	s.loop.arm(&s.timer, maxTime)
+	s.quota = min(int(c.receiveMaximum), s.loop.b.opts.MaxInflight)
+	s.window.next = s.window.head
+	for n := s.window.head; n < s.window.tail(); n++ {
+		s.window.slot(n).quota = false
+	}
+	s.pump()
+	s.groupsChanged()
+}
+
+// detach ends the binding of s to its client, whose will w (or nil) fires now
+// or after its delay. A session without an expiry ends.
+func (s *session) detach(w *will) {
+	l := s.loop
+	s.client = nil
+	s.replays = nil
+	if w != nil && (w.delay == 0 || s.expiry == 0) {
+		l.fire(w)
+		w = nil
+	}
+	if s.expiry == 0 {
+		s.end()
+		return
+	}
+	s.groupsChanged()
+	now := l.now()
+	s.endAt = maxTime
+	if s.expiry != neverExpires {
+		s.endAt = now + int64(s.expiry)*second
+	}
+	s.will = w
+	if w != nil {
+		w.due = now + int64(w.delay)*second
+	}
+	s.timer.Owner = s
+	s.rearm()
+}
+
+func (s *session) rearm() {
+	at := s.endAt
+	if s.will != nil {
+		at = min(at, s.will.due)
+	}
+	s.loop.arm(&s.timer, at)
+}
+
+// Expire fires the will whose delay is over and ends the session whose expiry
+// is, whichever is due.
+func (s *session) Expire(*link.Timer) {
+	if s.client != nil || s.ended {
+		return
+	}
+	now := s.loop.now()
+	if now >= s.endAt {
+		s.end()
+		return
+	}
+	if s.will != nil && now >= s.will.due {
+		w := s.will
+		s.will = nil
+		s.loop.fire(w)
+	}
+	s.rearm()
+}
+
+// end forgets s: its will fires if it still waits [MQTT-3.1.2-8], its
+// subscriptions go, and what it owed from share groups goes to the groups'
+// other members. The client, if any, was detached before.
+func (s *session) end() {
+	if s.ended {
+		return
+	}
+	s.ended = true
+	l := s.loop
+	l.arm(&s.timer, maxTime)
+	if l.sessions[s.id] == s {
+		delete(l.sessions, s.id)
+		l.stats.sessions.Add(-1)
+	}
+	if w := s.will; w != nil {
+		s.will = nil
+		l.fire(w)
+	}
+	s.replays = nil
+	// Last first: what goes back to a group is put before what waits there.
+	for n := s.window.tail(); n > s.window.head; n-- {
+		d := s.window.slot(n - 1)
+		if d.msg == nil {
+			continue
+		}
+		if d.group != nil && d.qos == 1 {
+			d.group.giveBack(l, d.msg, d.seq)
+			continue
+		}
+		if d.group != nil {
+			l.drop(s, d.msg, DropSharedSessionEnded) // [MQTT-4.8.2-5]
+		}
+		d.msg.release()
+	}
+	s.window = window{}
+	l.stats.queued.Add(-int64(s.pending.count))
+	for s.pending.count > 0 {
+		s.pending.pop().msg.release()
+	}
+	s.subs.each(func(sub *subscription) { l.detachSub(s, sub) })
+	s.subs = subscriptions{}
+	s.received = nil
+}
+
+// writable reports whether the client's write queue is below high water; if
+// not, the client is told when it has drained.
+func (s *session) writable() bool {
+	c := s.client
+	if c.conn.Buffered() < c.b.opts.WriteQueueBytes {
+		return true
+	}
+	c.conn.NotifyBelow(c.b.opts.WriteQueueBytes / 2)
+	return false
+}
+
+// ready reports whether a QoS 1 or 2 message can leave at once, before no
+// other that waits.
+func (s *session) ready() bool {
+	if s.client == nil {
+		return false
+	}
+	return s.quota > 0 && s.pending.count == 0 && s.window.next == s.window.tail() &&
+		!s.window.full() && s.writable()
+}
+
+// free is how many messages of share groups the session can take now.
+func (s *session) free() int {
+	if s.sink != nil {
+		return 1 << 20
+	}
+	if !s.ready() {
+		return 0
+	}
+	return s.quota
+}
+
+// pump sends what the window and the write queue have room for, in order:
+// first what was sent on an earlier connection, then what waits.
+func (s *session) pump() {
+	c := s.client
+	if c == nil || c.state != open {
+		return
+	}
+	for s.window.next < s.window.tail() {
+		n := s.window.next
+		d := s.window.slot(n)
+		if d.state == done {
+			s.window.next++
+			continue
+		}
+		if !s.writable() {
+			return
+		}
+		if d.state == released {
+			c.writeAck(wire.PUBREL, packetID(n), wire.Success)
+			s.window.next++
+			continue
+		}
+		if s.quota == 0 {
+			return
+		}
+		s.window.next++
+		s.transmit(n, d)
+	}
+	for s.pending.count > 0 && s.quota > 0 && !s.window.full() && s.writable() {
+		d := s.pending.pop()
+		s.loop.stats.queued.Add(-1)
+		if d.msg.expired(s.loop.now()) {
+			s.loop.drop(s, d.msg, DropExpired) // [MQTT-3.3.2-5]
+			d.msg.release()
+			continue
+		}
+		if !s.mayReceive(d.msg.topic) {
+			d.msg.release()
+			continue
+		}
+		n := s.window.push(d)
+		s.window.next = n + 1
+		s.transmit(n, s.window.slot(n))
+	}
+}
+
+// transmit writes the PUBLISH of slot n. A message that the client's Maximum
+// Packet Size forbids is done without being sent [MQTT-3.1.2-25].
+func (s *session) transmit(n uint64, d *delivery) {
+	ok := s.client.writePublish(d.msg, d.qos, d.retain, d.sent, packetID(n), d.subIDs)
+	if !ok {
+		s.loop.drop(s, d.msg, DropTooLarge)
+		d.msg.release()
+		s.window.finish(d)
+		return
+	}
+	d.sent, d.quota = true, true
+	s.quota--
+}
+
+// complete ends the delivery d: the receiver has it, or refused it.
+func (s *session) complete(d *delivery) {
+	if d.msg != nil {
+		d.msg.release()
+	}
+	if d.quota {
+		s.quota++
+	}
+	s.window.finish(d)
+}
+
+// enqueue keeps a message that can't leave now. It takes over d.msg.
+func (s *session) enqueue(d delivery) {
+	l := s.loop
+	o := &l.b.opts
+	for s.pending.count >= o.MaxQueuedMessages || s.pending.bytes+d.msg.size() > o.MaxQueuedBytes {
+		s.overflowed()
+		switch {
+		case o.QueueFull == DropOldest && s.pending.count > 0:
+			old := s.pending.pop()
+			l.stats.queued.Add(-1)
+			l.drop(s, old.msg, DropQueueFull)
+			old.msg.release()
+			continue
+		case o.QueueFull == Disconnect:
+			l.drop(s, d.msg, DropQueueFull)
+			d.msg.release()
+			// The client's buffers may be in use further up the stack: the
+			// end comes with the tick.
+			l.overflow = append(l.overflow, s)
+			return
+		}
+		l.drop(s, d.msg, DropQueueFull)
+		d.msg.release()
+		return
+	}
+	s.pending.push(d)
+	l.stats.queued.Add(1)
+}
+
+// overflowed logs the first loss of a session.
+func (s *session) overflowed() {
+	if s.dropped++; s.dropped == 1 {
+		s.loop.b.log.Warn("session queue is full", "client", s.id, "messages", s.pending.count,
+			"bytes", s.pending.bytes, "policy", s.loop.b.opts.QueueFull.String())
+	}
+}
+
+// mayReceive asks the Authorizer whether the session may have messages of
+// topic.
+func (s *session) mayReceive(topic []byte) bool {
+	az := s.loop.b.opts.Authorizer
+	return az == nil || s.sink != nil || az.CanReceive(s.who(), topic)
+}
+
+// who is the identity of s.
+func (s *session) who() *Identity {
+	if s.identity == nil {
+		s.identity = &Identity{ClientID: s.id, Username: s.username}
+	}
+	return s.identity
+}
