@@ -243,7 +243,7 @@ func (s *syncBuffer) tail(n int) string {
 // test when the program is missing or runs for longer than the limit.
 func command(t *testing.T, limit time.Duration, name string, args ...string) (stdout string, err error) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), limit)
+	ctx, cancel := context.WithTimeout(context.Background(), limit) // it also runs in clean-ups
 	defer cancel()
 	cmd := exec.CommandContext(ctx, tool(t, name), args...)
 	var out, errs bytes.Buffer
