@@ -1,0 +1,170 @@
+package transport
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"runtime"
+	"time"
+)
+
+// Options configure a Server. The zero value of each field stands for the
+// default it names.
+type Options struct {
+	// Loops is the number of event loops; default GOMAXPROCS.
+	Loops int
+
+	// Logger takes what has no caller to return to; default slog.Default().
+	Logger *slog.Logger
+
+	// HandshakeTimeout bounds the time from accept to the end of the WebSocket
+	// upgrade; default 10 s.
+	HandshakeTimeout time.Duration
+
+	// WriteStall is how long a peer may take no byte of a write queue that is
+	// not empty before Stream.Stalled is called; default 30 s.
+	WriteStall time.Duration
+
+	// CloseTimeout bounds an orderly close: what is queued is flushed and the
+	// WebSocket close handshake made within it; default 5 s.
+	CloseTimeout time.Duration
+
+	// DrainTimeout is how long unread input is thrown away after that, so that
+	// the last bytes reach the peer instead of a reset; default 1 s.
+	DrainTimeout time.Duration
+
+	// MaxConns bounds the connections of all listeners together; 0 means no
+	// limit. A WebSocket client past it gets status 503, others are closed.
+	MaxConns int
+
+	// ReadBudget is how many bytes one connection may bring in within one tick
+	// before the others get their turn; default 128 KiB.
+	ReadBudget int
+}
+
+// EnsureDefaults fills in the defaults.
+func (o *Options) EnsureDefaults() {
+	if o.Loops == 0 {
+		o.Loops = runtime.GOMAXPROCS(0)
+	}
+	if o.Logger == nil {
+		o.Logger = slog.Default()
+	}
+	setDefault(&o.HandshakeTimeout, 10*time.Second)
+	setDefault(&o.WriteStall, 30*time.Second)
+	setDefault(&o.CloseTimeout, 5*time.Second)
+	setDefault(&o.DrainTimeout, time.Second)
+	if o.ReadBudget == 0 {
+		o.ReadBudget = 128 << 10
+	}
+}
+
+// Validate reports every fault at once.
+func (o *Options) Validate() error {
+	var faults []error
+	if o.Loops < 1 || o.Loops > 1024 {
+		faults = append(faults, fmt.Errorf("Loops is %d, must be 1 to 1024", o.Loops))
+	}
+	for name, d := range map[string]time.Duration{
+		"HandshakeTimeout": o.HandshakeTimeout, "WriteStall": o.WriteStall,
+		"CloseTimeout": o.CloseTimeout, "DrainTimeout": o.DrainTimeout,
+	} {
+		if d < 0 {
+			faults = append(faults, fmt.Errorf("%s is %v, must not be negative", name, d))
+		}
+	}
+	if o.MaxConns < 0 {
+		faults = append(faults, fmt.Errorf("MaxConns is %d, must not be negative", o.MaxConns))
+	}
+	if o.ReadBudget < 0 {
+		faults = append(faults, fmt.Errorf("ReadBudget is %d, must not be negative", o.ReadBudget))
+	}
+	return errors.Join(faults...)
+}
+
+// Listener describes where connections come from and what they may do.
+type Listener struct {
+	// Name is for logs and link.Info; default the URL.
+	Name string
+
+	// Network is "ws", "tcp" or "unix".
+	Network string
+
+	// Addr is host:port, or a path for "unix". Port 0 lets the system choose.
+	Addr string
+
+	// The rest is for "ws".
+
+	// Path is the only request path that is answered; "" answers any.
+	Path string
+
+	// Origins are the values of the Origin header that are let in, compared as
+	// a whole. A request without one always is, and on a loopback listener
+	// also a loopback Origin. "*" lets every page in.
+	Origins []string
+
+	// Subprotocols are the protocols spoken, the first being preferred. Of those a
+	// client offers the server takes one of these, if there is one.
+	Subprotocols []string
+
+	// RequireSubprotocol refuses a client that offers none of Subprotocols.
+	RequireSubprotocol bool
+
+	// Ping is the interval of server pings; default 25 s, negative for none.
+	Ping time.Duration
+
+	// PongGrace is handed on in link.Info.
+	PongGrace bool
+
+	// Deflate lets clients negotiate permessage-deflate.
+	Deflate bool
+
+	// DeflateMinSize is the smallest packet that is worth compressing; default
+	// 128 bytes.
+	DeflateMinSize int
+
+	// MaxMessage bounds a message in message mode, and one that was compressed
+	// after inflation; default 1 MiB.
+	MaxMessage int
+}
+
+// EnsureDefaults fills in the defaults.
+func (l *Listener) EnsureDefaults() {
+	setDefault(&l.Ping, 25*time.Second)
+	if l.DeflateMinSize == 0 {
+		l.DeflateMinSize = 128
+	}
+	if l.MaxMessage == 0 {
+		l.MaxMessage = 1 << 20
+	}
+}
+
+// Validate reports every fault at once.
+func (l *Listener) Validate() error {
+	var faults []error
+	switch l.Network {
+	case "tcp", "unix":
+		if l.Path != "" || len(l.Origins) > 0 || len(l.Subprotocols) > 0 || l.RequireSubprotocol || l.Deflate {
+			faults = append(faults, fmt.Errorf("listener %q: path, origins, sub-protocols and deflate need network ws", l.Addr))
+		}
+	case "ws":
+		if l.Path != "" && l.Path[0] != '/' {
+			faults = append(faults, fmt.Errorf("listener %q: path %q must begin with /", l.Addr, l.Path))
+		}
+		if l.RequireSubprotocol && len(l.Subprotocols) == 0 {
+			faults = append(faults, fmt.Errorf("listener %q requires a sub-protocol but names none", l.Addr))
+		}
+	default:
+		faults = append(faults, fmt.Errorf("listener %q: network %q is not ws, tcp or unix", l.Addr, l.Network))
+	}
+	if l.DeflateMinSize < 0 || l.MaxMessage < 0 {
+		faults = append(faults, fmt.Errorf("listener %q: sizes must not be negative", l.Addr))
+	}
+	return errors.Join(faults...)
+}
+
+func setDefault(d *time.Duration, value time.Duration) {
+	if *d == 0 {
+		*d = value
+	}
+}

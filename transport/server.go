@@ -1,0 +1,196 @@
+// Package transport carries bytes between sockets and a protocol: listeners,
+// event loops, connections with bounded effort, WebSocket. It knows nothing of
+// what the bytes mean; see package link for the contract with the code that does.
+//
+// A Server has a fixed number of loops. Each is one goroutine with its own epoll,
+// timer wheel and read buffer, and owns its connections. Connections are file
+// descriptors there; a net.Conn that is no plain socket, and every connection on
+// systems without epoll, is served by goroutines that stand in for the
+// descriptor (see pipe). Build tag nopoll makes that the only kind.
+package transport
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+
+	"hashplus/transport/link"
+	"hashplus/transport/ws"
+)
+
+// Server runs loops and what connects to them. Its methods may be called from
+// any goroutine, those that wait not from a loop.
+type Server struct {
+	// Immutable after New.
+	opts    Options
+	handler link.Handler
+	loops   []*loop
+
+	// Any goroutine.
+	routines sync.WaitGroup // loops, acceptors, and goroutines of connections
+	conns    atomic.Int64   // connections of any state
+	next     atomic.Uint32  // loop of the next connection, modulo their number
+	empty    chan struct{}  // has an element after conns has become 0
+
+	mu        sync.Mutex
+	acceptors map[*acceptor]struct{} // guarded by mu
+	stopped   bool                   // guarded by mu: no more acceptors
+	loopsDone chan struct{}          // closed when every goroutine has ended
+	shutOnce  sync.Once
+	stopOnce  sync.Once
+}
+
+// New starts the loops of a server for h, which is told of them by h.Start. It
+// accepts no connections yet.
+func New(o Options, h link.Handler) (*Server, error) {
+	o.EnsureDefaults()
+	if err := o.Validate(); err != nil {
+		return nil, fmt.Errorf("transport: %w", err)
+	}
+	s := &Server{opts: o, handler: h, acceptors: map[*acceptor]struct{}{},
+		empty: make(chan struct{}, 1), loopsDone: make(chan struct{})}
+	contract := make([]link.Loop, 0, o.Loops)
+	for id := range o.Loops {
+		l, err := newLoop(id, s)
+		if err != nil {
+			for _, l := range s.loops {
+				l.stop()
+			}
+			return nil, fmt.Errorf("transport: %w", err)
+		}
+		s.loops = append(s.loops, l)
+		contract = append(contract, l)
+	}
+	h.Start(contract)
+	for _, l := range s.loops {
+		s.routines.Go(l.run)
+	}
+	return s, nil
+}
+
+// Conns is the number of connections, those included whose handshake or close
+// is under way.
+func (s *Server) Conns() int { return int(s.conns.Load()) }
+
+// ServeConn hands nc to a loop, as if it had been accepted by a listener like
+// l. Goroutines serve it, so it can be any net.Conn: a net.Pipe, a connection
+// with TLS, one end of a tunnel. nc is the server's from then on.
+func (s *Server) ServeConn(nc net.Conn, l Listener) error {
+	e, err := s.newEndpoint(l, nc.LocalAddr())
+	if err != nil {
+		_ = nc.Close() // the first error is the one to report
+		return err
+	}
+	return s.serveStream(e, nc, nil)
+}
+
+func (s *Server) serveStream(e *endpoint, nc net.Conn, early []byte) error {
+	refusal, ok := s.admit(e)
+	if !ok {
+		_ = nc.Close()
+		return errTooMany
+	}
+	l := s.pick()
+	return s.open(l, &opening{conn: newStreamConn(e, nc, l), early: early, turn: refusal})
+}
+
+// serveRaw is serveStream for a file descriptor.
+func (s *Server) serveRaw(e *endpoint, fd int32, remote netip.AddrPort) error {
+	refusal, ok := s.admit(e)
+	if !ok {
+		rawClose(fd)
+		return errTooMany
+	}
+	return s.open(s.pick(), &opening{conn: newRawConn(e, fd, remote), turn: refusal})
+}
+
+func (s *Server) open(l *loop, o *opening) error {
+	if !l.Post(o) {
+		o.discard()
+		return ErrServerClosed
+	}
+	return nil
+}
+
+// maxTurned bounds the connections that are told that there are too many: those
+// above it are just closed.
+const maxTurned = 256
+
+// admit counts a new connection. One too many is to get refusal, where the
+// listener speaks HTTP, or is not to be served at all.
+func (s *Server) admit(e *endpoint) (refusal *ws.Refusal, ok bool) {
+	n := s.conns.Add(1)
+	if limit := s.opts.MaxConns; limit == 0 || n <= int64(limit) {
+		return nil, true
+	}
+	if e.upgrader != nil && n <= int64(s.opts.MaxConns+maxTurned) {
+		return ws.ErrUnavailable, true
+	}
+	s.released()
+	return nil, false
+}
+
+// released counts a connection that has gone.
+func (s *Server) released() {
+	if s.conns.Add(-1) == 0 {
+		select {
+		case s.empty <- struct{}{}:
+		default:
+		}
+	}
+}
+
+// pick is the loop of a new connection: each in turn.
+func (s *Server) pick() *loop {
+	return s.loops[s.next.Add(1)%uint32(len(s.loops))]
+}
+
+// StopAccepting closes the listeners. Connections stay.
+func (s *Server) StopAccepting() {
+	s.mu.Lock()
+	acceptors := s.acceptors
+	s.acceptors = map[*acceptor]struct{}{}
+	s.stopped = true
+	s.mu.Unlock()
+	for a := range acceptors {
+		a.close()
+	}
+}
+
+// Shutdown stops the server in order: it closes the listeners, then every
+// connection with 1001 (their streams have had their say before), waits until
+// they have gone, and stops the loops. When ctx ends first, connections that
+// are left are closed at once, and its error is returned. Later calls wait for
+// the first.
+func (s *Server) Shutdown(ctx context.Context) error {
+	s.StopAccepting()
+	s.shutOnce.Do(func() {
+		for _, l := range s.loops {
+			l.Post(link.TaskFunc(func(link.Loop) { l.shutdown(link.CloseGoingAway, "server shutting down") }))
+		}
+	})
+	var err error
+	for s.conns.Load() > 0 && err == nil {
+		select {
+		case <-s.empty:
+		case <-ctx.Done():
+			err = ctx.Err()
+		case <-s.loopsDone:
+			return nil
+		}
+	}
+	s.stopOnce.Do(func() {
+		for _, l := range s.loops {
+			l.Post(link.TaskFunc(func(link.Loop) { l.stopping = true }))
+		}
+		go func() {
+			s.routines.Wait()
+			close(s.loopsDone)
+		}()
+	})
+	<-s.loopsDone
+	return err
+}
