@@ -5,8 +5,8 @@ import (
 	"strings"
 )
 
-// Cursor is a walk in progress, owned by one goroutine at a time. It is three
-// words and the filter: the tree's own pointers lead it down, across and up.
+// Cursor is a walk in progress, owned by one goroutine at a time. It holds no
+// list of what is to come: the tree's own pointers lead it down, across and up.
 type Cursor[V any] struct {
 	tree   *Retained[V]
 	levels []filterLevel
@@ -78,8 +78,9 @@ func (c *Cursor[V]) Next(budget int, yield func(name string, v *V) bool) (done b
 		case down:
 			c.down()
 		case across:
-			c.across()
-			budget-- // a walk up from the depths has its price too
+			if c.across() {
+				budget-- // the long way up from the depths has its price too
+			}
 		}
 		if stop || budget <= 0 {
 			break
@@ -135,18 +136,19 @@ func (c *Cursor[V]) down() {
 	}
 }
 
-// across goes to the next sibling if the filter's level fits it, or up.
-func (c *Cursor[V]) across() {
+// across goes to the next sibling if the filter's level fits it, or else up.
+func (c *Cursor[V]) across() (up bool) {
 	if c.at == c.base {
 		c.move = over
-		return
+		return false
 	}
 	if c.level(c.depth).wild {
 		if next := c.at.next.Load(); next != nil {
 			c.at, c.move = next, look
-			return
+			return false
 		}
 	}
 	c.at = c.at.parent
 	c.depth--
+	return true
 }

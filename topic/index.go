@@ -55,11 +55,8 @@ func (x *Index[V]) Add(filter string) *Node[V] {
 	lock := &x.locks[shardOf(h)]
 	lock.Lock()
 	defer lock.Unlock()
-	for p := x.exact.search(h); ; {
-		n := p.next()
-		if n == nil {
-			break
-		}
+	var p probe[Node[V]]
+	for n := p.search(&x.exact, h); n != nil; n = p.next() {
 		if n.Filter == filter {
 			n.uses++
 			return n
@@ -112,11 +109,8 @@ func (n *Node[V]) release() bool {
 // whose last Remove had not begun. It writes no memory but dst, takes no lock
 // and keeps neither argument. name must be valid. Any goroutine.
 func (x *Index[V]) Match(dst []*Node[V], name []byte) []*Node[V] {
-	for p := x.exact.search(maphash.Bytes(x.seed, name)); ; {
-		n := p.next()
-		if n == nil {
-			break
-		}
+	var p probe[Node[V]]
+	for n := p.search(&x.exact, maphash.Bytes(x.seed, name)); n != nil; n = p.next() {
 		if n.Filter == string(name) {
 			dst = append(dst, n)
 			break

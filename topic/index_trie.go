@@ -108,12 +108,13 @@ func (t *trie[V]) match(dst []*Node[V], at *level[V], name []byte, pos int) []*N
 
 // child returns the named child of l, or nil.
 func (t *trie[V]) child(l *level[V], text []byte) *level[V] {
-	for p := t.named.search(mixHash(l.hash, maphash.Bytes(t.seed, text))); ; {
-		c := p.next()
-		if c == nil || c.parent == l && c.text == string(text) {
+	var p probe[level[V]]
+	for c := p.search(&t.named, mixHash(l.hash, maphash.Bytes(t.seed, text))); c != nil; c = p.next() {
+		if c.parent == l && c.text == string(text) {
 			return c
 		}
 	}
+	return nil
 }
 
 // descend returns the level below l for one level of a filter, which is not

@@ -79,25 +79,24 @@ func (r *Retained[V]) find(name []byte) (*place[V], *entry[V]) {
 		level, rest, more = cutLevel(rest)
 		h = mixHash(h, maphash.Bytes(r.seed, level))
 	}
-	for p := r.places.search(h); ; {
-		at := p.next()
-		if at == nil {
-			return nil, nil
-		}
+	var p probe[place[V]]
+	for at := p.search(&r.places, h); at != nil; at = p.next() {
 		if e := at.entry.Load(); e != nil && e.name == string(name) {
 			return at, e
 		}
 	}
+	return nil, nil
 }
 
 // child returns the child of p with a level whose seeded hash is h, or nil.
 func (r *Retained[V]) child(p *place[V], level string, h uint64) *place[V] {
-	for s := r.places.search(mixHash(p.hash, h)); ; {
-		c := s.next()
-		if c == nil || c.parent == p && c.level == level {
+	var s probe[place[V]]
+	for c := s.search(&r.places, mixHash(p.hash, h)); c != nil; c = s.next() {
+		if c.parent == p && c.level == level {
 			return c
 		}
 	}
+	return nil
 }
 
 // Swap sets the value of name, or takes name out if v is nil, and returns what

@@ -86,18 +86,20 @@ type probe[E any] struct {
 	hits   uint64 // high bit of each byte whose tag equals, not yet returned
 }
 
-// search begins a search for the entries of a hash.
-func (t *table[E]) search(hash uint64) (p probe[E]) {
+// search begins a search for the entries of a hash and returns the first, like
+// next. (It fills p in place: returning a probe costs a copy that is slower
+// than the search.)
+func (p *probe[E]) search(t *table[E], hash uint64) *E {
 	a := t.arrays[shardOf(hash)].Load()
 	if a == nil {
-		return p
+		return nil
 	}
 	p.array = a
 	p.at = hash & a.mask
 	p.left = len(a.buckets)
 	p.tags = tagOf(hash) * tagLow
 	p.enter()
-	return p
+	return p.next()
 }
 
 func (p *probe[E]) enter() {
