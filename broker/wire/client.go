@@ -265,7 +265,11 @@ type Suback struct {
 
 // DecodeSuback reads the body of a SUBACK.
 func DecodeSuback(h Header, body []byte, v Version) (*Suback, error) {
-	p, err := decodeSuback(body, v, SUBACK, &subackReasons, "MQTT-3.9.3-2")
+	allowed := &subackReasons
+	if v < V5 {
+		allowed = &subackCodes3
+	}
+	p, err := decodeSuback(body, v, SUBACK, allowed, "MQTT-3.9.3-2")
 	if err == nil && len(p.Reasons) == 0 {
 		return nil, malformed("MQTT-3.8.4-6", "SUBACK without a reason code")
 	}

@@ -169,6 +169,16 @@ func TestSuback_ReasonCodes(t *testing.T) { // [MQTT-3.9.3-2]
 		func(r byte) []byte { return pkt(0x90, u16(1), props(), raw(r)) })
 }
 
+func TestSuback_ReturnCodesOf311(t *testing.T) { // [MQTT3-3.9.3-2]
+	for c := range 256 {
+		if b := pkt(0x90, u16(1), raw(byte(c))); c <= 2 || c == 0x80 {
+			accepted(t, V311, fromServer, b)
+		} else {
+			refused(t, V311, fromServer, b, ProtocolError, "MQTT-3.9.3-2")
+		}
+	}
+}
+
 func TestUnsuback_ReasonCodes(t *testing.T) { // [MQTT-3.11.3-2]
 	checkReasons(t, fromServer, "MQTT-3.11.3-2", []ReasonCode{0, 0x11, 0x80, 0x83, 0x87, 0x8F, 0x91},
 		func(r byte) []byte { return pkt(0xB0, u16(1), props(), raw(r)) })

@@ -148,6 +148,7 @@ var (
 	subackReasons = reasons(GrantedQoS0, GrantedQoS1, GrantedQoS2, UnspecifiedError, ImplementationSpecificError,
 		NotAuthorized, TopicFilterInvalid, PacketIdentifierInUse, QuotaExceeded, SharedSubscriptionsNotSupported,
 		SubscriptionIdentifiersNotSupported, WildcardSubscriptionsNotSupported)
+	subackCodes3    = reasons(GrantedQoS0, GrantedQoS1, GrantedQoS2, UnspecifiedError) // of 3.1.1
 	unsubackReasons = reasons(Success, NoSubscriptionExisted, UnspecifiedError, ImplementationSpecificError,
 		NotAuthorized, TopicFilterInvalid, PacketIdentifierInUse)
 	clientDisconnectReasons = reasons(NormalDisconnection, DisconnectWithWillMessage, UnspecifiedError, MalformedPacket,
