@@ -100,7 +100,7 @@ func node(t *testing.T) *driver {
 // http://localhost.
 func browser(t *testing.T) *driver {
 	return once(t, "browser", func(t *testing.T) *driver {
-		d := startBrowser(t, "MAP evil.test 127.0.0.1")
+		d := startBrowser(t, "MAP evil.test 127.0.0.1,MAP *.evil.test 127.0.0.1")
 		if err := d.call("", "open", map[string]any{"url": site(t) + "/drivers/page.html"}, nil); err != nil {
 			t.Fatal(err)
 		}
@@ -146,6 +146,8 @@ func site(t *testing.T) string {
 		for path, file := range map[string]string{
 			"/mqtt.min.js":  "node_modules/mqtt/dist/mqtt.min.js",
 			"/paho-mqtt.js": "node_modules/paho-mqtt/paho-mqtt.js",
+			// The example loads it from its own folder.
+			"/examples/mqtt.min.js": "node_modules/mqtt/dist/mqtt.min.js",
 		} {
 			mux.HandleFunc(path, func(w http.ResponseWriter, r *http.Request) { http.ServeFile(w, r, file) })
 		}
@@ -293,10 +295,11 @@ func (d *driver) call(client, op string, args, result any) error {
 	return json.Unmarshal(a.Result, result)
 }
 
-// foreign is a client in a driver.
+// foreignConn is a client in a driver.
 type foreignConn struct {
 	driver  *driver
 	library string // for a driver with more than one
+	page    string // in a browser, the page that it lives on; empty is the common one
 	setup   setup
 	name    string
 	in      *inbox
@@ -319,13 +322,21 @@ func (c *foreignConn) request(op string, args, result any) error {
 		return err
 	}
 	object["library"] = c.library
+	if c.page != "" {
+		object["page"] = c.page
+	}
 	return c.driver.call(c.name, op, object, result)
 }
 
+// listen has the events of a client kept in its inbox.
+func (d *driver) listen(client string, in *inbox) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.clients[client] = in
+}
+
 func (c *foreignConn) connect() (up connected, err error) {
-	c.driver.mu.Lock()
-	c.driver.clients[c.name] = c.in
-	c.driver.mu.Unlock()
+	c.driver.listen(c.name, c.in)
 	err = c.request("connect", c.setup, &up)
 	return up, err
 }

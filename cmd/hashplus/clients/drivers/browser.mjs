@@ -43,7 +43,7 @@ serve(
     if (request.client) return page.evaluate((r) => window.handle(r), { ...request, args })
     switch (request.op) {
       case 'dial':
-        return page.evaluate(([url, protocols]) => window.dial(url, protocols), [args.url, args.protocols])
+        return page.evaluate((how) => window.dial(how), args)
       case 'wait':
         await page.waitForFunction(args.script)
         return {}
