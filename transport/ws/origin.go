@@ -14,11 +14,11 @@ func (u *Upgrader) checkOrigin(host string, origins []string) error {
 	if len(origins) > 1 {
 		return errOrigins
 	}
-	any := slices.Contains(u.Origins, "*")
-	if u.Loopback && !any && !isLoopback(host) && !u.listsHost(host) {
+	anyone := slices.Contains(u.Origins, "*")
+	if u.Loopback && !anyone && !isLoopback(host) && !u.listsHost(host) {
 		return errForeign
 	}
-	if len(origins) == 0 || any || slices.Contains(u.Origins, origins[0]) {
+	if len(origins) == 0 || anyone || slices.Contains(u.Origins, origins[0]) {
 		return nil
 	}
 	if u.Loopback && isLoopback(originHost(origins[0])) {
