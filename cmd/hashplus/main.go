@@ -1,0 +1,111 @@
+// Command hashplus is an MQTT broker, WebSocket first, and a set of clients for
+// it: serve, pub, sub, request, respond.
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+
+	"github.com/alecthomas/kong"
+)
+
+// commands is the command line. Every flag of serve is also an environment
+// variable HASHPLUS_<FLAG> and a key of the YAML file; every flag of the clients
+// is an environment variable HASHPLUS_CLIENT_<FLAG>.
+type commands struct {
+	Serve   serveCommand   `cmd:"" help:"Run the broker."`
+	Pub     pubCommand     `cmd:"" help:"Publish messages."`
+	Sub     subCommand     `cmd:"" help:"Subscribe and print what arrives."`
+	Request requestCommand `cmd:"" help:"Publish a request and print the replies to it."`
+	Respond respondCommand `cmd:"" help:"Answer requests."`
+	Version versionCommand `cmd:"" help:"Print the version."`
+}
+
+// environment is what a command runs in. Tests give their own.
+type environment struct {
+	ctx    context.Context // ends with the first signal
+	stdin  io.Reader
+	stdout io.Writer
+	stderr io.Writer
+}
+
+func main() {
+	ctx, stop := context.WithCancel(context.Background())
+	defer stop()
+	signals := make(chan os.Signal, 2)
+	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
+	go func() {
+		<-signals
+		stop()
+		<-signals
+		os.Exit(exitInterrupted)
+	}()
+	os.Exit(run(&environment{ctx: ctx, stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr}, os.Args[1:]))
+}
+
+// run parses args, runs the command and returns the exit code. What went wrong
+// is one line on stderr.
+func run(env *environment, args []string) (code int) {
+	// kong asks to exit after --help; nothing after that may run.
+	type exit int
+	defer func() {
+		if r := recover(); r != nil {
+			e, ok := r.(exit)
+			if !ok {
+				panic(r)
+			}
+			code = int(e)
+		}
+	}()
+	var c commands
+	parser, err := kong.New(&c,
+		kong.Name("hashplus"),
+		kong.Description("An MQTT broker for WebSocket and TCP, and clients for it."),
+		kong.Writers(env.stdout, env.stderr),
+		kong.Exit(func(code int) { panic(exit(code)) }),
+		kong.ConfigureHelp(kong.HelpOptions{Compact: true, WrapUpperBound: 100}),
+		kong.PostBuild(nameEnvironment),
+		kong.Resolvers(&configFile{}),
+		kong.Bind(env),
+	)
+	if err != nil {
+		panic(err) // a mistake in the struct tags, which every test sees
+	}
+	parsed, err := parser.Parse(args)
+	if err != nil {
+		fmt.Fprintf(env.stderr, "hashplus: %v\n", err)
+		return exitUsage
+	}
+	if err := parsed.Run(); err != nil {
+		fmt.Fprintf(env.stderr, "hashplus %s: %v\n", parsed.Command(), err)
+		return exitCode(err)
+	}
+	return exitOK
+}
+
+// nameEnvironment gives every flag its environment variable.
+func nameEnvironment(k *kong.Kong) error {
+	for _, node := range k.Model.Children {
+		prefix := "HASHPLUS_CLIENT_"
+		switch node.Name {
+		case "serve":
+			prefix = "HASHPLUS_"
+		case "version":
+			continue
+		}
+		for _, f := range node.Flags {
+			if f.Name == "help" || len(f.Envs) > 0 {
+				continue
+			}
+			name := prefix + strings.ToUpper(strings.ReplaceAll(f.Name, "-", "_"))
+			f.Envs = []string{name}
+			f.Value.Tag.Envs = f.Envs
+		}
+	}
+	return nil
+}
