@@ -2,6 +2,7 @@ package bench
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 
@@ -105,9 +106,18 @@ it. One round trip is two messages through the broker; CPU time and latency are 
 func (o *Options) report(ctx context.Context, s *scenario) error {
 	r, err := o.execute(ctx, s)
 	if err != nil {
-		return fmt.Errorf("%s: %w", s.name, err)
+		return o.ended(s.name, err)
 	}
 	return o.emit(r)
+}
+
+// ended names the scenario in err; a process that carried a part of a run has
+// ended well.
+func (o *Options) ended(name string, err error) error {
+	if errors.Is(err, errServed) {
+		return nil
+	}
+	return fmt.Errorf("%s: %w", name, err)
 }
 
 // emit prints r and writes it where the options say.

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"maps"
-	"runtime"
 	"time"
 
 	"github.com/HdrHistogram/hdrhistogram-go"
@@ -15,8 +14,18 @@ import (
 // lead is the time between the last connection and the first message.
 const lead = 100 * time.Millisecond
 
-// execute runs s and returns what it found.
-func (o *Options) execute(ctx context.Context, s *scenario) (*Result, error) {
+// setup is what a run consists of while it goes on.
+type setup struct {
+	result   *Result
+	gauge    *gauge
+	fleet    *fleet
+	progress *progress
+}
+
+// prepare starts everything that s needs but the connections. A process that
+// was started by a run to carry a part of it never returns from here but with
+// errServed.
+func (o *Options) prepare(ctx context.Context, s *scenario) (*setup, error) {
 	target, err := o.target(ctx)
 	if err != nil {
 		return nil, err
@@ -26,46 +35,74 @@ func (o *Options) execute(ctx context.Context, s *scenario) (*Result, error) {
 	if err := s.plan.Validate(); err != nil {
 		return nil, err
 	}
-	r := o.result(s)
-	g, err := newGauge(o.PID)
+	if p := o.part(); p != nil {
+		return nil, p.serve(ctx, &s.plan)
+	}
+	f, err := o.startFleet(ctx, s)
 	if err != nil {
 		return nil, err
 	}
+	g, err := newGauge(o.PID, f)
+	if err != nil {
+		f.close()
+		return nil, err
+	}
+	r := o.result(s)
 	r.RSSBefore = g.rss
-	p := startProgress(o.Quiet, s, g)
-	defer p.stop()
+	return &setup{result: r, gauge: g, fleet: f, progress: startProgress(o.Quiet, s, g)}, nil
+}
 
-	f := &fleet{plan: &s.plan, clock: drive.NewClock(), counters: g.counters}
-	if err := f.start(ctx); err != nil {
+// close ends the run; it may be called twice.
+func (u *setup) close() {
+	u.progress.stop()
+	u.fleet.close()
+}
+
+// finish completes the result.
+func (u *setup) finish() (*Result, error) {
+	out, err := u.fleet.finish()
+	if err != nil {
 		return nil, err
 	}
-	defer f.close()
-	if err := f.connect(ctx, 0, len(s.plan.Clients)); err != nil {
+	u.progress.stop()
+	u.result.Samples, u.result.RSSPeak = u.progress.samples, u.gauge.peak
+	return u.result, u.result.add(out)
+}
+
+// execute runs s and returns what it found.
+func (o *Options) execute(ctx context.Context, s *scenario) (*Result, error) {
+	u, err := o.prepare(ctx, s)
+	if err != nil {
 		return nil, err
 	}
+	defer u.close()
+	if err := u.fleet.connect(ctx, 0, len(s.plan.Clients)); err != nil {
+		return nil, err
+	}
+	if err := u.measure(ctx, o, false); err != nil {
+		return nil, err
+	}
+	return u.finish()
+}
+
+// measure publishes for the warm-up and the duration that o says, and fills in
+// what happened in the duration.
+func (u *setup) measure(ctx context.Context, o *Options, stall bool) error {
+	f := u.fleet
 	now := f.clock.Now()
 	sched := drive.Schedule{Start: now + int64(lead)}
 	sched.Measure = sched.Start + int64(o.Warmup)
 	sched.End = sched.Measure + int64(o.Duration)
+	sched.Stall = stall
 	done := f.drive(ctx, sched)
 
 	// The CPU time and the counters are read at one moment at each end, so a
 	// late wake-up of this goroutine shifts both together.
 	sleep(ctx, time.Duration(sched.Measure-now))
-	before := g.read()
+	before := u.gauge.read()
 	sleep(ctx, time.Duration(sched.End-f.clock.Now()))
-	after := g.read()
-	if err := <-done; err != nil {
-		return nil, err
-	}
-	r.between(before, after)
-	out, err := f.finish()
-	if err != nil {
-		return nil, err
-	}
-	p.stop()
-	r.Samples, r.RSSPeak = p.samples, g.peak
-	return r, r.add(out)
+	u.result.between(before, u.gauge.read())
+	return <-done
 }
 
 // result is the part of a Result that is known beforehand.
@@ -74,7 +111,6 @@ func (o *Options) result(s *scenario) *Result {
 	if broker == "" {
 		broker = "broker"
 	}
-	delete(s.params, "run")
 	return &Result{
 		Scenario: s.name, Title: s.title, Unit: s.unit, Params: s.params,
 		Broker: broker, URL: o.URL, Protocol: o.Protocol, Started: time.Now(),
@@ -132,72 +168,4 @@ func sleep(ctx context.Context, d time.Duration) {
 	case <-t.C:
 	case <-ctx.Done():
 	}
-}
-
-// fleet is the loop that carries a plan out, on a thread of its own.
-type fleet struct {
-	plan     *drive.Plan
-	clock    drive.Clock
-	counters *drive.Counters
-	work     chan func(*drive.Loop)
-	gone     chan struct{}
-}
-
-// start makes the loop. The connections idle between the calls below.
-func (f *fleet) start(context.Context) error {
-	f.work, f.gone = make(chan func(*drive.Loop)), make(chan struct{})
-	made := make(chan error)
-	go func() {
-		defer close(f.gone)
-		runtime.LockOSThread()
-		defer runtime.UnlockOSThread()
-		l, err := drive.New(f.plan, f.clock, f.counters)
-		made <- err
-		if err != nil {
-			return
-		}
-		defer l.Close()
-		for {
-			select {
-			case job, ok := <-f.work:
-				if !ok {
-					return
-				}
-				job(l)
-			default:
-				// A broken wait shows in the next job as well.
-				_ = l.Step(20 * time.Millisecond)
-			}
-		}
-	}()
-	return <-made
-}
-
-func (f *fleet) close() {
-	close(f.work)
-	<-f.gone
-}
-
-// do runs job on the loop's thread.
-func (f *fleet) do(job func(*drive.Loop) error) <-chan error {
-	done := make(chan error, 1)
-	f.work <- func(l *drive.Loop) { done <- job(l) }
-	return done
-}
-
-func (f *fleet) connect(ctx context.Context, from, to int) error {
-	return <-f.do(func(l *drive.Loop) error { return l.Connect(ctx, from, to) })
-}
-
-func (f *fleet) drive(ctx context.Context, s drive.Schedule) <-chan error {
-	return f.do(func(l *drive.Loop) error { return l.Drive(ctx, s) })
-}
-
-func (f *fleet) finish() ([]*drive.Outcome, error) {
-	var out *drive.Outcome
-	err := <-f.do(func(l *drive.Loop) (err error) {
-		out, err = l.Finish()
-		return err
-	})
-	return []*drive.Outcome{out}, err
 }

@@ -40,6 +40,7 @@ type Load struct {
 // Pool says how the clients are made.
 type Pool struct {
 	Connecting int `help:"Connection attempts at a time." default:"64"`
+	Processes  int `help:"Processes to spread the clients over; 0 takes as many as their file descriptors need." default:"0"`
 	SourceSize int `help:"Connections per source address 127.0.0.x, on loopback." default:"20000"`
 }
 

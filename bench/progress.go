@@ -13,8 +13,8 @@ import (
 // gauge reads a run from outside the loop: its counters, the broker's process
 // and our own. Safe for use from one goroutine at a time per method call.
 type gauge struct {
-	pid      int
-	counters *drive.Counters
+	pid   int
+	fleet *fleet
 
 	mu   sync.Mutex
 	rss  uint64
@@ -33,8 +33,8 @@ type reading struct {
 }
 
 // newGauge fails if the broker's process cannot be read; pid 0 is none.
-func newGauge(pid int) (*gauge, error) {
-	g := &gauge{pid: pid, counters: new(drive.Counters)}
+func newGauge(pid int, f *fleet) (*gauge, error) {
+	g := &gauge{pid: pid, fleet: f}
 	if pid != 0 {
 		_, rss, err := usage(pid)
 		if err != nil {
@@ -47,10 +47,10 @@ func newGauge(pid int) (*gauge, error) {
 
 // read looks now. A broker that is gone reads as zeros.
 func (g *gauge) read() reading {
-	c := g.counters
+	c := g.fleet.shared
 	r := reading{
-		at: time.Now(), sent: c[drive.Sent].Load(), delivered: c[drive.Delivered].Load(), stalls: c[drive.Stalls].Load(),
-		ready: c[drive.Ready].Load(), failed: c[drive.Failed].Load(), connected: c[drive.Connected].Load(),
+		at: time.Now(), sent: c.Total(drive.Sent), delivered: c.Total(drive.Delivered), stalls: c.Total(drive.Stalls),
+		ready: c.Total(drive.Ready), failed: c.Total(drive.Failed), connected: c.Total(drive.Connected),
 	}
 	if g.pid != 0 {
 		// A broker that died shows as disconnects and loss.
@@ -59,17 +59,12 @@ func (g *gauge) read() reading {
 		g.rss, g.peak = r.rss, max(g.peak, r.rss)
 		g.mu.Unlock()
 	}
-	r.own = ownCPU()
-	return r
-}
-
-// ownCPU is the CPU time that this process has used.
-func ownCPU() time.Duration {
-	cpu, _, err := usage(os.Getpid())
-	if err != nil {
-		return 0
+	for _, pid := range g.fleet.pids {
+		// One that is gone has said so on its pipe.
+		cpu, _, _ := usage(pid)
+		r.own += cpu
 	}
-	return cpu
+	return r
 }
 
 // progress samples a run once a second and shows it.

@@ -15,6 +15,7 @@ type scenario struct {
 	unit   string // what the broker's CPU time is divided by: delivery, round trip
 	plan   drive.Plan
 	params map[string]any
+	id     string // of the run, in topics and client ids
 }
 
 // build begins a scenario from what its command was given. burst and window are
@@ -33,16 +34,21 @@ func (o *Options) build(name, unit string, burst, window int) *scenario {
 			Payload: l.Payload, OpenRate: l.Rate, Connecting: o.Connecting, SourceSize: o.SourceSize,
 			Duration: l.Duration, Warmup: l.Warmup, Stall: l.Stall, Drain: l.Drain,
 		},
-		params: map[string]any{},
+		params: map[string]any{}, id: o.run(),
 	}
 }
 
 // run identifies one run in topics and client ids, so that it never meets what
 // an earlier run left in the broker.
-func run() string { return rand.Text()[:6] }
+func (o *Options) run() string {
+	if p := o.part(); p != nil {
+		return p.run
+	}
+	return rand.Text()[:6]
+}
 
 func (s *scenario) client(c drive.Client) int {
-	c.ID = fmt.Sprintf("%s-%d", s.params["run"], len(s.plan.Clients))
+	c.ID = fmt.Sprintf("%s-%d", s.id, len(s.plan.Clients))
 	s.plan.Clients = append(s.plan.Clients, c)
 	return len(s.plan.Clients) - 1
 }
@@ -67,15 +73,14 @@ func (o *Options) sub(filters ...string) []codec.Subscription {
 // fanout is publishers → every subscriber.
 func fanout(o *Options, publishers, subscribers int) *scenario {
 	s := o.build("fanout", "delivery", 8, 0)
-	id := run()
 	s.title = fmt.Sprintf("fan-out %d → %d, QoS %d, %s", publishers, subscribers, o.QoS, o.pressure())
-	s.params = map[string]any{"run": id, "publishers": publishers, "subscribers": subscribers}
+	s.params = map[string]any{"publishers": publishers, "subscribers": subscribers}
 	for i := range subscribers {
-		s.client(drive.Client{Subs: o.sub("hb/" + id + "/out/+"), Flows: uint32(publishers), StreamBase: uint32(i * publishers)})
+		s.client(drive.Client{Subs: o.sub("hb/" + s.id + "/out/+"), Flows: uint32(publishers), StreamBase: uint32(i * publishers), Part: i})
 	}
 	s.plan.Streams = subscribers * publishers
 	for i := range publishers {
-		s.sender(o, s.client(drive.Client{}), subscribers, fmt.Sprintf("hb/%s/out/%d", id, i), "")
+		s.sender(o, s.client(drive.Client{Part: i}), subscribers, fmt.Sprintf("hb/%s/out/%d", s.id, i), "")
 	}
 	return s
 }
@@ -83,15 +88,14 @@ func fanout(o *Options, publishers, subscribers int) *scenario {
 // fanin is many publishers → few subscribers, each of which gets everything.
 func fanin(o *Options, publishers, subscribers int) *scenario {
 	s := o.build("fanin", "delivery", 8, 0)
-	id := run()
 	s.title = fmt.Sprintf("fan-in %d → %d, QoS %d, %s", publishers, subscribers, o.QoS, o.pressure())
-	s.params = map[string]any{"run": id, "publishers": publishers, "subscribers": subscribers}
+	s.params = map[string]any{"publishers": publishers, "subscribers": subscribers}
 	for i := range subscribers {
-		s.client(drive.Client{Subs: o.sub("hb/" + id + "/in/+"), Flows: uint32(publishers), StreamBase: uint32(i * publishers)})
+		s.client(drive.Client{Subs: o.sub("hb/" + s.id + "/in/+"), Flows: uint32(publishers), StreamBase: uint32(i * publishers), Part: i})
 	}
 	s.plan.Streams = subscribers * publishers
 	for i := range publishers {
-		s.sender(o, s.client(drive.Client{}), subscribers, fmt.Sprintf("hb/%s/in/%d", id, i), "")
+		s.sender(o, s.client(drive.Client{Part: i}), subscribers, fmt.Sprintf("hb/%s/in/%d", s.id, i), "")
 	}
 	return s
 }
@@ -99,14 +103,13 @@ func fanin(o *Options, publishers, subscribers int) *scenario {
 // pairs is n publishers, each with a subscriber of its own.
 func pairs(o *Options, n int) *scenario {
 	s := o.build("pairs", "delivery", 1, 1)
-	id := run()
 	s.title = fmt.Sprintf("pairs %d → %d, QoS %d, %s", n, n, o.QoS, o.pressure())
-	s.params = map[string]any{"run": id, "pairs": n}
+	s.params = map[string]any{"pairs": n}
 	s.plan.Streams = n
 	for i := range n {
-		topic := fmt.Sprintf("hb/%s/pair/%d", id, i)
-		s.client(drive.Client{Subs: o.sub(topic), FlowBase: uint32(i), Flows: 1, StreamBase: uint32(i)})
-		s.sender(o, s.client(drive.Client{}), 1, topic, "")
+		topic := fmt.Sprintf("hb/%s/pair/%d", s.id, i)
+		s.client(drive.Client{Subs: o.sub(topic), FlowBase: uint32(i), Flows: 1, StreamBase: uint32(i), Part: i})
+		s.sender(o, s.client(drive.Client{Part: i}), 1, topic, "")
 	}
 	return s
 }
@@ -114,14 +117,13 @@ func pairs(o *Options, n int) *scenario {
 // request is n requesters, each with a responder of its own.
 func request(o *Options, n int) *scenario {
 	s := o.build("request", "round trip", 1, 1)
-	id := run()
 	s.title = fmt.Sprintf("request/reply %d pairs, QoS %d, %s", n, o.QoS, o.pressure())
-	s.params = map[string]any{"run": id, "pairs": n}
+	s.params = map[string]any{"pairs": n}
 	s.plan.Streams = 2 * n
 	for i := range n {
-		topic, reply := fmt.Sprintf("hb/%s/ask/%d", id, i), fmt.Sprintf("hb/%s/reply/%d", id, i)
-		s.client(drive.Client{Subs: o.sub(topic), FlowBase: uint32(i), Flows: 1, StreamBase: uint32(n + i), Echo: true})
-		c := s.client(drive.Client{Subs: o.sub(reply), FlowBase: uint32(i), Flows: 1, StreamBase: uint32(i)})
+		topic, reply := fmt.Sprintf("hb/%s/ask/%d", s.id, i), fmt.Sprintf("hb/%s/reply/%d", s.id, i)
+		s.client(drive.Client{Subs: o.sub(topic), FlowBase: uint32(i), Flows: 1, StreamBase: uint32(n + i), Part: i, Echo: true})
+		c := s.client(drive.Client{Subs: o.sub(reply), FlowBase: uint32(i), Flows: 1, StreamBase: uint32(i), Part: i})
 		s.sender(o, c, 1, topic, reply)
 	}
 	return s

@@ -25,13 +25,10 @@ broker is per connect.`
 // Run carries the scenario out.
 func (c *Connect) Run(ctx context.Context) error {
 	o := &Options{Broker: c.Broker, Pool: c.Pool, Output: c.Output}
-	s, err := o.sessions(ctx, "connect", c.Sessions)
-	if err != nil {
-		return err
-	}
+	s := o.sessions("connect", c.Sessions)
 	r, err := o.ramp(ctx, s, []int{c.Sessions}, 0)
 	if err != nil {
-		return fmt.Errorf("connect: %w", err)
+		return o.ended("connect", err)
 	}
 	r.Points = nil
 	return o.emit(r)
@@ -55,16 +52,13 @@ is the growth from the first step to the last, divided by the sessions between t
 // Run carries the scenario out.
 func (c *Idle) Run(ctx context.Context) error {
 	o := &Options{Broker: c.Broker, Pool: c.Pool, Output: c.Output}
-	s, err := o.sessions(ctx, "idle", c.Steps[len(c.Steps)-1])
-	if err != nil {
-		return err
-	}
+	s := o.sessions("idle", c.Steps[len(c.Steps)-1])
 	for i := range s.plan.Clients {
-		s.plan.Clients[i].Subs = o.sub(fmt.Sprintf("hb/%s/idle/%d", s.params["run"], i))
+		s.plan.Clients[i].Subs = o.sub(fmt.Sprintf("hb/%s/idle/%d", s.id, i))
 	}
 	r, err := o.ramp(ctx, s, c.Steps, c.Settle)
 	if err != nil {
-		return fmt.Errorf("idle: %w", err)
+		return o.ended("idle", err)
 	}
 	a, b := r.Points[0], r.Points[len(r.Points)-1]
 	if b.Sessions > a.Sessions {
@@ -74,37 +68,27 @@ func (c *Idle) Run(ctx context.Context) error {
 }
 
 // sessions is n clients that only connect.
-func (o *Options) sessions(ctx context.Context, name string, n int) (*scenario, error) {
+func (o *Options) sessions(name string, n int) *scenario {
 	o.Load = Load{Payload: 64}
 	o.Load.Stall, o.Load.Drain = time.Second, time.Second
 	s := o.build(name, "connect", 1, 1)
 	s.title = fmt.Sprintf("%s %d sessions", name, n)
-	s.params = map[string]any{"run": run(), "sessions": n}
-	for range n {
-		s.client(drive.Client{})
+	s.params = map[string]any{"sessions": n}
+	for i := range n {
+		s.client(drive.Client{Part: i})
 	}
-	var err error
-	s.plan.Target, err = o.target(ctx)
-	s.plan.EnsureDefaults()
-	return s, err
+	return s
 }
 
 // ramp connects in steps and reads the broker's memory after each.
 func (o *Options) ramp(ctx context.Context, s *scenario, steps []int, settle time.Duration) (*Result, error) {
-	r := o.result(s)
-	r.Load = nil
-	g, err := newGauge(o.PID)
+	u, err := o.prepare(ctx, s)
 	if err != nil {
 		return nil, err
 	}
-	r.RSSBefore = g.rss
-	p := startProgress(o.Quiet, s, g)
-	defer p.stop()
-	f := &fleet{plan: &s.plan, clock: drive.NewClock(), counters: g.counters}
-	if err := f.start(ctx); err != nil {
-		return nil, err
-	}
-	defer f.close()
+	defer u.close()
+	r, g, f := u.result, u.gauge, u.fleet
+	r.Load = nil
 	from := 0
 	for _, to := range steps {
 		before := g.read()
@@ -121,11 +105,5 @@ func (o *Options) ramp(ctx context.Context, s *scenario, steps []int, settle tim
 		from = to
 	}
 	r.rates()
-	out, err := f.finish()
-	if err != nil {
-		return nil, err
-	}
-	p.stop()
-	r.Samples, r.RSSPeak = p.samples, g.peak
-	return r, r.add(out)
+	return u.finish()
 }

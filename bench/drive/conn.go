@@ -261,6 +261,7 @@ func (l *Loop) acked(c *conn, kind byte, id uint16, reason byte) error {
 		l.count.refused++
 	}
 	if c.sender >= 0 {
+		l.senders[c.sender].progress = l.now
 		l.wake(&l.senders[c.sender])
 	}
 	return nil

@@ -29,7 +29,7 @@ func (l *Loop) dial(i int) {
 // has ports for about 28,000. Elsewhere the system chooses.
 func (l *Loop) source(i int) netip.Addr {
 	to := l.target.Addr.Addr()
-	block := (i + l.SourceOffset) / l.plan.SourceSize
+	block := i / l.plan.SourceSize
 	if !to.IsLoopback() || !to.Is4() || block == 0 {
 		return netip.Addr{}
 	}

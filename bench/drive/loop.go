@@ -6,6 +6,7 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"hashplus/bench/codec"
@@ -15,31 +16,30 @@ import (
 // be locked to its thread.
 type Loop struct {
 	// Immutable after New.
-	plan         *Plan
-	target       *Target
-	clock        Clock
-	sys          *sys
-	counters     *Counters
-	senderOf     []int32
-	upgrade      []byte // the WebSocket request; one key serves all connections
-	accept       string
-	SourceOffset int // how many clients the workers before this one have
+	plan     *Plan
+	target   *Target
+	clock    Clock
+	sys      *sys
+	shared   *Shared
+	part     int
+	mine     []int // indexes of the clients that belong to this loop
+	senderOf []int32
+	upgrade  []byte // the WebSocket request; one key serves all connections
+	accept   string
 
 	// Owned by the goroutine.
-	conns    []*conn
-	senders  []sender
-	streams  []stream
-	orders   []uint64
-	seq      []uint64 // per flow: messages published
-	forgiven []uint64 // per flow: below it nobody waits any more
-	pending  int      // connections under way
-	dirty    []*conn
-	awake    []*sender
-	ready    []event
-	buf      []byte
-	scratch  []byte
-	payload  []byte
-	errors   map[string]int
+	conns   []*conn
+	senders []sender
+	streams []stream
+	orders  []uint64
+	pending int // connections under way
+	dirty   []*conn
+	awake   []*sender
+	ready   []event
+	buf     []byte
+	scratch []byte
+	payload []byte
+	errors  map[string]int
 
 	now      int64 // as fresh as the last wait or read
 	count    count
@@ -53,30 +53,34 @@ type Loop struct {
 	interval            float64 // ns between two bursts of all senders; 0 in a closed loop
 	due                 int64   // bursts scheduled so far
 	chores              int64   // when housekeeping comes next
+	replay              int64   // when Replay subscribed; 0 outside of it
 }
+
+// peek is how often a loop looks for what other processes received.
+const peek = 200 * time.Microsecond
 
 // Schedule is when a run's parts begin, in the clock's time.
 type Schedule struct {
 	Start   int64 `json:"start"`   // publishing, warm-up first
 	Measure int64 `json:"measure"` // counting latency
 	End     int64 `json:"end"`     // nothing is published from here on
+	Stall   bool  `json:"stall"`   // whether clients that are to stall do so at Measure
 }
 
-// New prepares a loop for plan, which must be valid. Call Close after it.
-func New(plan *Plan, clock Clock, counters *Counters) (*Loop, error) {
+// New prepares a loop for the clients of plan, which must be valid, that belong
+// to process part. Call Close after it.
+func New(plan *Plan, clock Clock, shared *Shared, part int) (*Loop, error) {
 	s, err := newSys()
 	if err != nil {
 		return nil, err
 	}
 	l := &Loop{
-		plan: plan, target: &plan.Target, clock: clock, sys: s, counters: counters,
+		plan: plan, target: &plan.Target, clock: clock, sys: s, shared: shared, part: part,
 		conns:    make([]*conn, len(plan.Clients)),
 		senderOf: make([]int32, len(plan.Clients)),
 		senders:  make([]sender, len(plan.Senders)),
 		streams:  make([]stream, plan.Streams),
 		orders:   make([]uint64, plan.Orders),
-		seq:      make([]uint64, len(plan.Flows)),
-		forgiven: make([]uint64, len(plan.Flows)),
 		buf:      make([]byte, 256<<10),
 		payload:  make([]byte, plan.Payload),
 		errors:   map[string]int{},
@@ -91,8 +95,13 @@ func New(plan *Plan, clock Clock, counters *Counters) (*Loop, error) {
 	for i := range l.senderOf {
 		l.senderOf[i] = -1
 	}
+	for i := range plan.Clients {
+		if plan.Clients[i].Part == part {
+			l.mine = append(l.mine, i)
+		}
+	}
 	for i := range plan.Senders {
-		l.senders[i] = sender{Sender: &plan.Senders[i], index: int64(i)}
+		l.senders[i] = sender{Sender: &plan.Senders[i], index: int64(i), elsewhere: make([]int64, len(shared.Arrived))}
 		l.senderOf[plan.Senders[i].Client] = int32(i)
 	}
 	var nonce [16]byte
@@ -114,14 +123,18 @@ func (l *Loop) Close() {
 	l.sys.close()
 }
 
-// Connect opens the clients from ≤ i < to and waits until each of them is
-// ready or has failed. It fails only if ctx ends or nothing could connect.
+// Connect opens the clients from ≤ i < to, as far as they belong to this loop,
+// and waits until each of them is ready or has failed. It fails only if ctx
+// ends or nothing could connect.
 func (l *Loop) Connect(ctx context.Context, from, to int) error {
-	next := from
-	for next < to || l.pending > 0 {
-		for next < to && l.pending < l.plan.Connecting {
-			l.dial(next)
-			next++
+	first, _ := slices.BinarySearch(l.mine, from)
+	last, _ := slices.BinarySearch(l.mine, to)
+	todo := l.mine[first:last]
+	asked := len(todo) > 0
+	for len(todo) > 0 || l.pending > 0 {
+		for len(todo) > 0 && l.pending < l.plan.Connecting {
+			l.dial(todo[0])
+			todo = todo[1:]
 		}
 		if err := l.tick(100 * time.Millisecond); err != nil {
 			return err
@@ -133,7 +146,7 @@ func (l *Loop) Connect(ctx context.Context, from, to int) error {
 	for i := range l.senders {
 		l.senders[i].conn = l.conns[l.senders[i].Client]
 	}
-	if l.count.ready == 0 && to > from {
+	if l.count.ready == 0 && asked {
 		return fmt.Errorf("no client could connect: %s", l.firstError())
 	}
 	return nil
@@ -150,18 +163,26 @@ func (l *Loop) firstError() string {
 func (l *Loop) Step(d time.Duration) error { return l.tick(d) }
 
 // Drive publishes by s, then waits for what is still out. It ends early, and
-// still accounts for everything, when ctx ends.
+// still accounts for everything, when ctx ends. It may be called again: latency
+// then starts afresh, the tally goes on.
 func (l *Loop) Drive(ctx context.Context, s Schedule) error {
 	l.start, l.measure, l.end = s.Start, s.Measure, s.End
+	l.due = 0
+	l.latency.Reset()
+	for i := range l.senders {
+		l.senders[i].bursts, l.senders[i].owed = 0, 0
+	}
 	if l.plan.OpenRate > 0 {
 		if len(l.senders) == 0 {
 			return errors.New("an open loop without senders")
 		}
 		l.interval = 1e9 / l.plan.OpenRate * float64(l.senders[0].Burst)
 	}
-	stalled := false
 	for l.now < l.end && ctx.Err() == nil {
 		wait := min(10*time.Millisecond, time.Duration(l.end-l.now))
+		if len(l.shared.Arrived) > 1 {
+			wait = min(wait, peek)
+		}
 		if l.now >= l.start {
 			if !l.sending {
 				l.sending = true
@@ -171,9 +192,12 @@ func (l *Loop) Drive(ctx context.Context, s Schedule) error {
 				}
 				l.settle()
 			}
-			if !stalled && l.now >= l.measure {
-				stalled = true
+			if s.Stall && l.now >= l.measure {
+				s.Stall = false
 				l.stallClients()
+			}
+			if l.allSent() {
+				break
 			}
 			if l.interval > 0 {
 				wait = min(wait, time.Duration(l.schedule(l.now)-l.now))
@@ -190,11 +214,49 @@ func (l *Loop) Drive(ctx context.Context, s Schedule) error {
 	return l.drain(ctx)
 }
 
+// Replay subscribes the ready client i to subs and waits until each of the
+// plan's flows has come once, as a retained message; latency counts from the
+// SUBSCRIBE. It gives up when nothing came for the plan's Stall.
+func (l *Loop) Replay(ctx context.Context, i int, subs []codec.Subscription) error {
+	c := l.conns[i]
+	if c == nil || c.phase != ready {
+		return errors.New("the subscriber is not connected")
+	}
+	l.latency.Reset()
+	l.expected += uint64(len(l.plan.Flows))
+	l.replay = l.clock.Now()
+	l.subscribe(c, subs)
+	l.settle()
+	last, quiet := l.count.delivered, l.replay
+	for l.count.delivered < l.expected && ctx.Err() == nil && c.phase == ready {
+		if err := l.tick(5 * time.Millisecond); err != nil {
+			return err
+		}
+		if l.count.delivered != last {
+			last, quiet = l.count.delivered, l.now
+		}
+		if l.now-quiet > int64(l.plan.Stall) {
+			break
+		}
+	}
+	return nil
+}
+
+// allSent tells whether every sender is one that stops, and has.
+func (l *Loop) allSent() bool {
+	for i := range l.senders {
+		if s := &l.senders[i]; !s.Once || s.conn != nil && s.conn.phase == ready && s.sent < uint64(s.Flows) {
+			return false
+		}
+	}
+	return len(l.senders) > 0
+}
+
 // drain waits until all is delivered and acknowledged, or nothing more comes.
 func (l *Loop) drain(ctx context.Context) error {
 	last, quiet := l.count.received, l.now
 	for ctx.Err() == nil {
-		if l.count.delivered >= l.expected && !l.unacked() {
+		if l.shared.Total(Delivered) >= l.shared.Total(Expected) && !l.unacked() {
 			return nil
 		}
 		if l.count.received != last {
@@ -238,6 +300,9 @@ func (l *Loop) tick(d time.Duration) error {
 		return fmt.Errorf("wait: %w", err)
 	}
 	l.now = l.clock.Now()
+	if len(l.shared.Arrived) > 1 {
+		l.collect()
+	}
 	for _, e := range l.ready {
 		c := l.conns[e.token]
 		if c == nil || c.phase == closed {
@@ -305,18 +370,19 @@ func (l *Loop) keepAlive() {
 }
 
 func (l *Loop) publishCounters() {
-	c := l.counters
+	c := &l.shared.Counters[l.part]
 	c[Sent].Store(l.count.sent)
+	c[Expected].Store(l.expected)
 	c[Delivered].Store(l.count.delivered)
 	c[Connected].Store(l.count.connected)
 	c[Ready].Store(l.count.ready)
 	c[Failed].Store(l.count.failed)
 	c[Stalls].Store(l.count.stalls)
-	c[Duplicates].Store(l.count.duplicates)
-	c[Received].Store(l.count.received)
+	c[Lost].Store(l.count.disconnects)
 }
 
-// Finish counts what was lost and hands the results over.
+// Finish counts what was lost and hands the results over. All processes must
+// have ended Drive.
 func (l *Loop) Finish() (*Outcome, error) {
 	o := &Outcome{Errors: l.errors}
 	n := &l.count
@@ -333,19 +399,22 @@ func (l *Loop) Finish() (*Outcome, error) {
 	return o, err
 }
 
-// lost sums the gaps of all streams, each of them once.
+// lost sums the gaps of this loop's streams, each of them once. Streams that
+// clients of several processes share are nobody's here: see Client.Shared.
 func (l *Loop) lost() (n uint64) {
 	seen := make([]bool, len(l.streams))
-	for i := range l.plan.Clients {
+	for _, i := range l.mine {
 		cl := &l.plan.Clients[i]
 		if cl.Echo || cl.Stall {
 			continue
 		}
 		for k := range cl.Flows {
-			if at := cl.StreamBase + k; !seen[at] {
-				seen[at] = true
-				n += l.streams[at].missing(l.seq[cl.FlowBase+k])
+			at := cl.StreamBase + k
+			if seen[at] || l.plan.Owner != nil && !l.plan.Owner(i, cl.FlowBase+k) {
+				continue
 			}
+			seen[at] = true
+			n += l.streams[at].missing(l.shared.Seq[cl.FlowBase+k].Load())
 		}
 	}
 	return n

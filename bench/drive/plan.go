@@ -27,6 +27,9 @@ type Plan struct {
 	Clients []Client
 	Flows   []Flow
 	Senders []Sender
+	// Owner, if not nil, tells whether client gets flow, for clients that
+	// divide flows among them.
+	Owner   func(client int, flow uint32) bool
 	Streams int // how many streams the clients' StreamBase and Flows span
 	Orders  int // the same for OrderBase; 0 if no stream is shared
 
@@ -60,8 +63,9 @@ type Client struct {
 	Shared    bool
 	OrderBase uint32
 
+	Part  int  // which of the run's processes it belongs to
 	Echo  bool // answers each message on its flow's Reply topic; not a delivery
-	Stall bool // stops reading when the measurement starts; its losses do not count
+	Stall bool // stops reading when told to; its losses do not count
 }
 
 // Flow is a sequence of numbered messages to one topic from one sender.
@@ -77,9 +81,10 @@ type Sender struct {
 	Client          int
 	FlowBase, Flows uint32
 	QoS             byte
-	Fan             int // deliveries that one message causes
-	Burst           int // messages that leave in one write
-	Window          int // closed loop: messages out, at most; at least Burst
+	Fan             int  // deliveries that one message causes
+	Burst           int  // messages that leave in one write
+	Window          int  // closed loop: messages out, at most; at least Burst
+	Once            bool // stops after one message of each flow
 }
 
 // EnsureDefaults fills what is zero with the documented default.

@@ -11,10 +11,13 @@ type sender struct {
 	flow     uint32 // the next message's, relative to FlowBase
 	out      int64  // deliveries still expected
 	owed     int    // open loop: bursts that are due
-	bursts   int64  // open loop: bursts sent
+	bursts   int64  // bursts sent since Drive began
+	sent     uint64
 	index    int64
 	progress int64 // when something of it last arrived
 	queued   bool
+
+	elsewhere []int64 // per process: deliveries of ours that it had when we last looked
 }
 
 // wake has s looked at before the tick ends.
@@ -29,7 +32,7 @@ func (l *Loop) wake(s *sender) {
 func (l *Loop) pump(s *sender) {
 	s.queued = false
 	c := s.conn
-	if !l.sending || c == nil || c.phase != ready {
+	if !l.sending || c == nil || s.Once && s.sent >= uint64(s.Flows) || c.phase != ready {
 		return
 	}
 	for len(c.out)-c.sent < maxSend {
@@ -53,6 +56,9 @@ func (l *Loop) pump(s *sender) {
 		s.bursts++
 		for range s.Burst {
 			l.publish(s, at)
+			if s.sent++; s.Once && s.sent == uint64(s.Flows) {
+				return
+			}
 		}
 	}
 }
@@ -64,8 +70,9 @@ func (l *Loop) publish(s *sender, at int64) {
 		s.flow = 0
 	}
 	f := &l.plan.Flows[flow]
-	putHeader(l.payload, flow, l.seq[flow], at)
-	l.seq[flow]++
+	seq := l.shared.Seq[flow].Load()
+	putHeader(l.payload, flow, seq, at)
+	l.shared.Seq[flow].Store(seq + 1)
 	var id uint16
 	if s.QoS > 0 {
 		id = s.conn.takeID()
@@ -100,14 +107,16 @@ func (l *Loop) schedule(now int64) (next int64) {
 func (l *Loop) forgive(now int64) {
 	for i := range l.senders {
 		s := &l.senders[i]
-		if now-s.progress < int64(l.plan.Stall) || s.out == 0 && (s.conn == nil || s.conn.unacked == 0) {
+		if s.conn == nil || now-s.progress < int64(l.plan.Stall) || s.out <= 0 && s.conn.unacked == 0 {
 			continue
 		}
 		l.count.stalls++
 		for f := s.FlowBase; f < s.FlowBase+s.Flows; f++ {
-			l.forgiven[f] = l.seq[f]
+			l.shared.Forgiven[f].Store(l.shared.Seq[f].Load())
 		}
 		s.out = 0
+		s.conn.unacked = 0
+		clear(s.conn.inflight)
 		s.progress = now
 		l.wake(s)
 	}
@@ -123,7 +132,7 @@ func (l *Loop) deliver(c *conn, m *codec.Publish) {
 	}
 	flow, low, at := readHeader(m.Payload)
 	k := flow - cl.FlowBase
-	if k >= cl.Flows || len(m.Payload) != l.plan.Payload {
+	if k >= cl.Flows || len(m.Payload) != l.plan.Payload || l.plan.Owner != nil && !l.plan.Owner(int(c.token), flow) {
 		l.count.strange++
 		return
 	}
@@ -165,15 +174,50 @@ func (l *Loop) deliver(c *conn, m *codec.Publish) {
 		return
 	}
 	l.count.delivered++
+	if l.replay > 0 {
+		l.latency.record(l.now - l.replay)
+		return
+	}
 	if at >= l.measure && at < l.end {
 		l.latency.record(l.now - at)
 	}
+	if seq < l.shared.Forgiven[flow].Load() {
+		return
+	}
 	s := &l.senders[f.Sender]
+	if s.conn == nil {
+		// Its publisher is in another process, which looks here.
+		a := &l.shared.Arrived[l.part][f.Sender]
+		a.Store(a.Load() + 1)
+		return
+	}
+	l.arrive(s, 1)
+}
+
+// arrive takes n deliveries off what s waits for.
+func (l *Loop) arrive(s *sender, n int64) {
 	s.progress = l.now
-	if seq >= l.forgiven[flow] {
-		s.out--
-		if l.interval == 0 && s.out <= int64(s.Window-s.Burst)*int64(s.Fan) {
-			l.wake(s)
+	s.out -= n
+	if l.interval == 0 && s.out <= int64(s.Window-s.Burst)*int64(s.Fan) {
+		l.wake(s)
+	}
+}
+
+// collect takes over what other processes have received of our senders'.
+func (l *Loop) collect() {
+	for part := range l.shared.Arrived {
+		if part == l.part {
+			continue
+		}
+		for i := range l.senders {
+			s := &l.senders[i]
+			if s.conn == nil {
+				continue
+			}
+			if n := int64(l.shared.Arrived[part][i].Load()); n != s.elsewhere[part] {
+				l.arrive(s, n-s.elsewhere[part])
+				s.elsewhere[part] = n
+			}
 		}
 	}
 }

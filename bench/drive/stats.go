@@ -12,14 +12,14 @@ type Counters [8]atomic.Uint64
 
 // Indexes into Counters.
 const (
-	Sent       = iota // messages published
-	Delivered         // first copies that reached a receiver; round trips in the request scenario
-	Connected         // CONNACKs that came
-	Ready             // connections that stand and have their subscriptions
-	Failed            // connections that never got ready
-	Stalls            // times that a closed loop gave up waiting
-	Duplicates        //
-	Received          // PUBLISH packets read, whatever became of them
+	Sent      = iota // messages published
+	Expected         // deliveries that these should cause
+	Delivered        // first copies that reached a receiver; round trips in the request scenario
+	Connected        // CONNACKs that came
+	Ready            // connections that stand and have their subscriptions
+	Failed           // connections that never got ready
+	Stalls           // times that a closed loop gave up waiting
+	Lost             // connections that were ready and broke
 )
 
 // Tally is what a Loop counted over its whole life, warm-up included.
