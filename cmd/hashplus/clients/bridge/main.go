@@ -1,0 +1,216 @@
+// Command bridge lets an MQTT client that knows only TCP reach a broker over
+// WebSocket. It accepts TCP connections and forwards the bytes of each over a
+// WebSocket connection of its own, with the sub-protocol mqtt.
+//
+//	bridge -to ws://127.0.0.1:8083/mqtt [-listen 127.0.0.1:0] [-seed 1]
+//
+// It prints the address on which it listens. The bytes are cut into binary
+// messages, and those into frames, at arbitrary places, with empty frames and
+// control frames in between: RFC 6455 gives a frame's boundaries no meaning,
+// and neither does MQTT [MQTT-6.0.0-2].
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"log"
+	"math/rand/v2"
+	"net"
+	"sync"
+	"time"
+
+	"github.com/gobwas/ws"
+)
+
+func main() {
+	log.SetFlags(log.Lmicroseconds)
+	to := flag.String("to", "", "WebSocket `URL` of the broker")
+	listen := flag.String("listen", "127.0.0.1:0", "`address` to accept TCP connections on")
+	seed := flag.Uint64("seed", 1, "seed of the choice of boundaries")
+	flag.Parse()
+	listener, err := net.Listen("tcp", *listen)
+	if err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println(listener.Addr())
+	log.Fatal(serve(listener, *to, *seed))
+}
+
+// serve bridges every connection that listener accepts to the URL to, until
+// listener fails. Connection number n cuts its bytes by seed and n.
+func serve(listener net.Listener, to string, seed uint64) error {
+	for n := uint64(0); ; n++ {
+		client, err := listener.Accept()
+		if err != nil {
+			return err
+		}
+		go func() {
+			if err := bridge(client.(*net.TCPConn), to, rand.New(rand.NewPCG(seed, n))); err != nil {
+				log.Printf("connection %d: %v", n, err)
+			}
+		}()
+	}
+}
+
+// closeTimeout bounds how long a side that is done waits for the other.
+const closeTimeout = 5 * time.Second
+
+// bridge forwards between client and a new WebSocket connection until both
+// sides have ended. The end of either is passed on: a client that goes away
+// ends the WebSocket with a close frame, and a close frame from the broker ends
+// the client's connection after all that came before it.
+func bridge(client *net.TCPConn, to string, choice *rand.Rand) error {
+	defer client.Close()
+	ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
+	defer cancel()
+	dialer := ws.Dialer{Protocols: []string{"mqtt"}}
+	conn, early, handshake, err := dialer.Dial(ctx, to)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	if handshake.Protocol != "mqtt" {
+		return fmt.Errorf("the server chose the sub-protocol %q", handshake.Protocol)
+	}
+	from := io.Reader(conn)
+	if early != nil {
+		from = io.MultiReader(early, conn)
+		defer ws.PutReader(early)
+	}
+	out := &frames{conn: conn, choice: choice}
+	var ends sync.WaitGroup
+	ends.Go(func() {
+		// How the client ended, in order or not, is not the bridge's to judge:
+		// the broker learns that it has.
+		_ = out.copy(client)
+		_ = out.close(ws.StatusGoingAway)
+		_ = conn.SetReadDeadline(time.Now().Add(closeTimeout)) // for the broker's close frame
+	})
+	err = deliver(client, from, out)
+	_ = client.CloseWrite()
+	_ = client.SetReadDeadline(time.Now().Add(closeTimeout))
+	ends.Wait()
+	return err
+}
+
+// frames writes to a WebSocket as its client. Any goroutine may call close and
+// pong, one calls copy.
+type frames struct {
+	mu     sync.Mutex // a frame is written whole
+	conn   net.Conn
+	closed bool
+
+	choice *rand.Rand // owned by copy
+}
+
+func (f *frames) write(frame ws.Frame) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.closed {
+		return net.ErrClosed
+	}
+	f.closed = frame.Header.OpCode == ws.OpClose
+	return ws.WriteFrame(f.conn, ws.MaskFrameInPlace(frame))
+}
+
+func (f *frames) close(code ws.StatusCode) error {
+	return f.write(ws.NewCloseFrame(ws.NewCloseFrameBody(code, "")))
+}
+
+func (f *frames) pong(payload []byte) error { return f.write(ws.NewPongFrame(payload)) }
+
+// copy sends what client says until it ends. When nothing more can be sent it
+// goes on reading: bytes left unread when client is closed would turn the close
+// into a reset, which takes back what the client has not read yet.
+func (f *frames) copy(client io.Reader) (err error) {
+	buf := make([]byte, 64<<10)
+	for {
+		n, end := client.Read(buf)
+		if n > 0 && err == nil {
+			err = f.send(buf[:n])
+		}
+		if end != nil {
+			if errors.Is(end, io.EOF) {
+				end = nil
+			}
+			return errors.Join(err, end)
+		}
+	}
+}
+
+// send writes p as one to three messages of one to three frames each. Short
+// frames make up most of them, so that a packet's header is cut too.
+func (f *frames) send(p []byte) error {
+	for _, message := range f.cut(p) {
+		op := ws.OpBinary
+		parts := f.cut(message)
+		for i, part := range parts {
+			last := i == len(parts)-1
+			frame := ws.NewFrame(op, last, append([]byte(nil), part...)) // masking changes it
+			if err := f.write(frame); err != nil {
+				return err
+			}
+			op = ws.OpContinuation
+			if !last && f.choice.IntN(8) == 0 { // allowed between the frames of a message
+				if err := f.write(ws.NewPingFrame([]byte("bridge"))); err != nil {
+					return err
+				}
+			}
+		}
+	}
+	return nil
+}
+
+// cut divides p into one to three pieces, which may be empty.
+func (f *frames) cut(p []byte) [][]byte {
+	var pieces [][]byte
+	for range f.choice.IntN(3) {
+		at := f.choice.IntN(len(p) + 1)
+		if f.choice.IntN(2) == 0 {
+			at = min(at, f.choice.IntN(4))
+		}
+		pieces = append(pieces, p[:at])
+		p = p[at:]
+	}
+	return append(pieces, p)
+}
+
+// deliver passes what the broker sends on to client until the broker ends the
+// connection, and holds the broker to the framing that MQTT asks for.
+func deliver(client io.Writer, from io.Reader, out *frames) error {
+	for {
+		header, err := ws.ReadHeader(from)
+		if errors.Is(err, io.EOF) {
+			return errors.New("the broker ended the connection without a close frame")
+		}
+		if err != nil {
+			return err
+		}
+		payload := make([]byte, header.Length)
+		if _, err := io.ReadFull(from, payload); err != nil {
+			return err
+		}
+		switch {
+		case header.Masked || header.Rsv != 0:
+			return fmt.Errorf("the broker sent a frame with mask %t and reserved bits %03b", header.Masked, header.Rsv)
+		case header.OpCode == ws.OpPing:
+			err = out.pong(payload)
+		case header.OpCode == ws.OpPong:
+		case header.OpCode == ws.OpClose:
+			_ = out.close(ws.StatusNormalClosure) // it may have been sent already
+			return nil
+		case header.OpCode == ws.OpText:
+			return errors.New("the broker sent a text frame")
+		default:
+			// A client that has gone does not end the loop: the broker is still
+			// to send its close frame.
+			_, _ = client.Write(payload)
+		}
+		if err != nil && !errors.Is(err, net.ErrClosed) {
+			return err
+		}
+	}
+}
