@@ -131,12 +131,11 @@ func (c *conn) flushed() {
 // endWriting ends our direction and waits a moment for the peer to end its own.
 func (c *conn) endWriting() {
 	c.become(draining)
-	if c.has(ending) && !c.has(readable) {
-		// It has, and nothing is left to read.
+	if c.has(ending) && !c.has(readable) || !c.sock.closeWrite() {
+		// It has, and nothing is left to read; or it could not tell.
 		c.destroy()
 		return
 	}
-	c.sock.closeWrite()
 	c.due = c.loop.now + int64(c.loop.opts.DrainTimeout)
 	c.loop.Arm(&c.timer, c.due)
 }

@@ -24,11 +24,10 @@ func (c *conn) receive() {
 	if c.has(again) && c.takesData() {
 		c.unset(again)
 		budget -= c.offerAgain()
-		if c.extra != nil && len(c.extra.raw) > 0 {
-			return // offerAgain has asked for another turn, or the stream paused
-		}
 	}
-	for c.has(readable) && c.takesInput() {
+	// Behind messages that were put off nothing may be read: what comes would
+	// overtake them. They have their turn in the next tick, or after Resume.
+	for c.has(readable) && c.takesInput() && !c.backlogged() {
 		if budget <= 0 {
 			// The socket keeps what it has; nobody will tell us of it again.
 			c.loop.makeReady(c)
@@ -60,10 +59,13 @@ func (c *conn) takesInput() bool {
 	return c.state != closed
 }
 
+// backlogged reports whether messages were read but not looked at.
+func (c *conn) backlogged() bool { return c.extra != nil && len(c.extra.raw) > 0 }
+
 // endPaused looks whether a paused connection, whose peer has gone, has nothing
 // left to be read. It is closed then; else that waits until Resume.
 func (c *conn) endPaused() {
-	if len(c.rest) > 0 || c.extra != nil && len(c.extra.raw) > 0 || c.sock.unread() {
+	if len(c.rest) > 0 || c.backlogged() || c.sock.unread() {
 		return
 	}
 	_, err := c.sock.read(c.loop.buf[:1])
@@ -140,7 +142,7 @@ func (c *conn) offerAgain() (n int) {
 		c.rest = nil
 		c.keepRest(b, c.offer(b), true)
 	}
-	if c.takesData() && c.extra != nil && len(c.extra.raw) > 0 {
+	if c.takesData() && c.backlogged() {
 		raw := c.extra.raw
 		n += len(raw)
 		c.extra.raw = nil

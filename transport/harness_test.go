@@ -1,16 +1,20 @@
 package transport
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"errors"
 	"io"
 	"log/slog"
 	"net"
+	"net/url"
 	"strings"
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/gobwas/ws"
 
 	"hashplus/transport/link"
 )
@@ -103,7 +107,7 @@ func (s *stream) Closed(cause error) {
 }
 
 // wait waits for Closed and returns its cause.
-func (s *stream) wait(t *testing.T) error {
+func (s *stream) wait(t testing.TB) error {
 	t.Helper()
 	select {
 	case <-s.closed:
@@ -125,7 +129,7 @@ func send(c link.Conn, p []byte) {
 }
 
 // do runs f on l and waits for it.
-func do(t *testing.T, l link.Loop, f func()) {
+func do(t testing.TB, l link.Loop, f func()) {
 	t.Helper()
 	done := make(chan struct{})
 	if !l.Post(link.TaskFunc(func(link.Loop) { defer close(done); f() })) {
@@ -140,33 +144,52 @@ func do(t *testing.T, l link.Loop, f func()) {
 
 // kind is one of the ways in which a connection can be served.
 type kind struct {
-	name string
-	// dial connects to s and returns the client's end.
-	dial func(t *testing.T, s *Server, l Listener) net.Conn
+	name      string
+	websocket bool
+	// connect connects to s and returns the client's end.
+	connect func(t testing.TB, s *Server, l Listener) net.Conn
 }
 
 // kinds are those that the contract is tested with.
 func kinds() []kind {
 	return []kind{
-		{"listener", dialListener},
-		{"stream", dialStream},
-		{"pipe", dialPipe},
+		{"tcp/listener", false, connectListener},
+		{"tcp/stream", false, connectStream},
+		{"tcp/pipe", false, connectPipe},
+		{"ws/listener", true, connectListener},
+		{"ws/stream", true, connectStream},
+		{"ws/pipe", true, connectPipe},
 	}
 }
 
-// dialListener connects through a listener: a file descriptor in the poller
+// dial connects to s as to a listener like l, with the upgrade done.
+func (k kind) dial(t testing.TB, s *Server, l Listener) net.Conn {
+	t.Helper()
+	l.Network = "tcp"
+	if k.websocket {
+		l.Network = "ws"
+	}
+	nc := k.connect(t, s, l)
+	t.Cleanup(func() { nc.Close() })
+	if k.websocket {
+		return upgraded(t, nc)
+	}
+	return nc
+}
+
+// connectListener connects through a listener: a file descriptor in the poller
 // where there is one.
-func dialListener(t *testing.T, s *Server, l Listener) net.Conn {
+func connectListener(t testing.TB, s *Server, l Listener) net.Conn {
 	t.Helper()
 	l.Addr = "127.0.0.1:0"
 	address, err := s.Listen(l)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return dial(t, address)
+	return dialURL(t, address)
 }
 
-func dial(t *testing.T, address string) net.Conn {
+func dialURL(t testing.TB, address string) net.Conn {
 	t.Helper()
 	_, rest, _ := strings.Cut(address, "://")
 	host, _, _ := strings.Cut(rest, "/")
@@ -178,15 +201,15 @@ func dial(t *testing.T, address string) net.Conn {
 	return nc
 }
 
-// dialStream connects over TCP to a server that has a net.Conn of it.
-func dialStream(t *testing.T, s *Server, l Listener) net.Conn {
+// connectStream connects over TCP to a server that has a net.Conn of it.
+func connectStream(t testing.TB, s *Server, l Listener) net.Conn {
 	t.Helper()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer ln.Close()
-	nc := dial(t, "tcp://"+ln.Addr().String())
+	nc := dialURL(t, "tcp://"+ln.Addr().String())
 	served, err := ln.Accept()
 	if err != nil {
 		t.Fatal(err)
@@ -197,15 +220,104 @@ func dialStream(t *testing.T, s *Server, l Listener) net.Conn {
 	return nc
 }
 
-// dialPipe connects over a net.Pipe, which has no buffer at all.
-func dialPipe(t *testing.T, s *Server, l Listener) net.Conn {
+// connectPipe connects over a net.Pipe, which has no buffer at all.
+func connectPipe(t testing.TB, s *Server, l Listener) net.Conn {
 	t.Helper()
 	nc, served := net.Pipe()
-	t.Cleanup(func() { nc.Close() })
 	if err := s.ServeConn(served, l); err != nil {
 		t.Fatal(err)
 	}
 	return nc
+}
+
+// wsClient shows a WebSocket connection as a stream of bytes: each Write is a
+// binary message, Read gives their payloads, and the end is the close frame.
+type wsClient struct {
+	net.Conn
+	br   *bufio.Reader
+	left int64 // of the current frame
+
+	mu     sync.Mutex // guards writing
+	silent bool       // does not answer close frames and pings
+
+	code   ws.StatusCode // of the close frame that came
+	reason string
+	pings  int
+	frames int // data frames seen
+}
+
+// upgraded does the client's handshake.
+func upgraded(t testing.TB, nc net.Conn) *wsClient {
+	t.Helper()
+	u, _ := url.Parse("ws://localhost/mqtt")
+	return upgradedBy(t, nc, ws.Dialer{Protocols: []string{"mqtt"}}, u)
+}
+
+func upgradedBy(t testing.TB, nc net.Conn, d ws.Dialer, u *url.URL) *wsClient {
+	t.Helper()
+	nc.SetDeadline(time.Now().Add(10 * time.Second))
+	br, _, err := d.Upgrade(nc, u)
+	if err != nil {
+		t.Fatal(err)
+	}
+	nc.SetDeadline(time.Time{})
+	if br == nil {
+		br = bufio.NewReader(nc)
+	}
+	return &wsClient{Conn: nc, br: br}
+}
+
+func (c *wsClient) Write(p []byte) (int, error) {
+	return len(p), c.writeFrame(ws.NewBinaryFrame(bytes.Clone(p)))
+}
+
+func (c *wsClient) writeFrame(f ws.Frame) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	b, err := ws.CompileFrame(ws.MaskFrameInPlace(f))
+	if err != nil {
+		return err
+	}
+	_, err = c.Conn.Write(b) // in one call, for net.Pipe has no buffer
+	return err
+}
+
+func (c *wsClient) Read(p []byte) (int, error) {
+	for c.left == 0 {
+		h, err := ws.ReadHeader(c.br)
+		if err != nil {
+			return 0, err
+		}
+		if !h.OpCode.IsControl() {
+			c.left = h.Length
+			c.frames++
+			continue
+		}
+		b := make([]byte, h.Length)
+		if _, err := io.ReadFull(c.br, b); err != nil {
+			return 0, err
+		}
+		switch h.OpCode {
+		case ws.OpPing:
+			c.pings++
+			if !c.silent {
+				go c.writeFrame(ws.NewPongFrame(b))
+			}
+		case ws.OpClose:
+			if len(b) >= 2 {
+				c.code, c.reason = ws.ParseCloseFrameData(b)
+			}
+			if !c.silent {
+				if err := c.writeFrame(ws.NewCloseFrame(b)); err != nil {
+					return 0, err
+				}
+			}
+			return 0, io.EOF
+		}
+	}
+	n, err := c.br.Read(p[:min(int64(len(p)), c.left)])
+	c.left -= int64(n)
+	return n, err
 }
 
 // quiet is a logger whose lines a test can look at.
@@ -257,7 +369,7 @@ func stop(t testing.TB, s *Server) {
 }
 
 // readFull reads n bytes within a deadline.
-func readFull(t *testing.T, r net.Conn, n int) []byte {
+func readFull(t testing.TB, r net.Conn, n int) []byte {
 	t.Helper()
 	r.SetReadDeadline(time.Now().Add(10 * time.Second))
 	b := make([]byte, n)
@@ -268,7 +380,7 @@ func readFull(t *testing.T, r net.Conn, n int) []byte {
 }
 
 // readEnd reads until the end and returns what came before it.
-func readEnd(t *testing.T, r net.Conn) []byte {
+func readEnd(t testing.TB, r net.Conn) []byte {
 	t.Helper()
 	r.SetReadDeadline(time.Now().Add(10 * time.Second))
 	b, err := io.ReadAll(r)
@@ -278,7 +390,7 @@ func readEnd(t *testing.T, r net.Conn) []byte {
 	return b
 }
 
-func next(t *testing.T, h *scripted) *stream {
+func next(t testing.TB, h *scripted) *stream {
 	t.Helper()
 	select {
 	case s := <-h.opened:

@@ -35,7 +35,7 @@ func (s *Server) newEndpoint(l Listener, at net.Addr) (*endpoint, error) {
 	}
 	e := &endpoint{Listener: l, server: s, name: l.Name, transport: l.Network}
 	if e.name == "" {
-		e.name = url(l, at)
+		e.name = urlOf(l, at)
 	}
 	if l.Network == "ws" {
 		e.upgrader = &ws.Upgrader{
@@ -51,8 +51,8 @@ func isLoopback(at net.Addr) bool {
 	return ok && a.IP.IsLoopback()
 }
 
-// url is how a client reaches l, which listens at.
-func url(l Listener, at net.Addr) string {
+// urlOf is how a client reaches l, which listens at.
+func urlOf(l Listener, at net.Addr) string {
 	if at == nil {
 		return l.Network + "://" + l.Addr + l.Path
 	}
@@ -89,7 +89,7 @@ func (s *Server) Listen(l Listener) (address string, err error) {
 			s.opts.Logger.Error("listener failed", "listener", a.endpoint.name, "error", err)
 		}
 	})
-	return url(l, ln.Addr()), nil
+	return urlOf(l, ln.Addr()), nil
 }
 
 // Serve serves connections of ln, as l describes them, until StopAccepting or

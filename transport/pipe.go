@@ -24,12 +24,12 @@ type pipe struct {
 	nc    net.Conn
 	wg    *sync.WaitGroup
 	gone  chan struct{} // closed with the pipe
-	read1 chan struct{} // tells the reader that chunk was taken
+	taken chan struct{} // tells the reader that chunk was taken
 	// Any goroutine; atomic. Written by the loop that gives the connection away.
 	loop atomic.Pointer[loop]
 
 	// Owned by the reader until its event runs, then by the loop until it
-	// sends on read1.
+	// sends on taken.
 	chunk   []byte
 	readErr error
 
@@ -41,12 +41,11 @@ type pipe struct {
 	// Owned by the loop.
 	filled  bool // chunk and readErr are the loop's
 	writing bool // out and writeErr are the writer's
-	ending  bool // closeWrite follows what is being written
 	closed  bool
 }
 
 func newPipe(c *conn, nc net.Conn, l *loop, wg *sync.WaitGroup) *pipe {
-	p := &pipe{conn: c, nc: nc, wg: wg, gone: make(chan struct{}), read1: make(chan struct{}, 1)}
+	p := &pipe{conn: c, nc: nc, wg: wg, gone: make(chan struct{}), taken: make(chan struct{}, 1)}
 	p.loop.Store(l)
 	return p
 }
@@ -83,7 +82,7 @@ func (p *pipe) deliver(b []byte, err error) bool {
 		return false
 	}
 	select {
-	case <-p.read1:
+	case <-p.taken:
 		return true
 	case <-p.gone:
 		return false
@@ -115,9 +114,6 @@ func (e *pipeWritten) Run(l link.Loop) {
 		return
 	}
 	p.writing = false
-	if p.ending {
-		p.closeWrite()
-	}
 	what := canWrite
 	if p.writeErr != nil {
 		what |= peerGone
@@ -146,7 +142,7 @@ func (p *pipe) read(b []byte) (int, error) {
 		p.chunk = p.chunk[n:]
 		if len(p.chunk) == 0 && p.readErr == nil {
 			p.filled = false
-			p.read1 <- struct{}{}
+			p.taken <- struct{}{}
 		}
 		return n, nil
 	}
@@ -180,21 +176,20 @@ func (p *pipe) writeOut() {
 	_ = p.loop.Load().Post((*pipeWritten)(p))
 }
 
-// closeWrite ends the outgoing direction where the connection knows how. It may
-// have to write for that, so the loop does not wait for it.
-func (p *pipe) closeWrite() {
-	if p.writing {
-		p.ending = true
-		return
-	}
-	p.ending = false
-	if half, ok := p.nc.(interface{ CloseWrite() error }); ok {
+// closeWrite ends the outgoing direction, after everything was written, and
+// reports whether the connection can do that. It may have to write for it, so
+// the loop does not wait.
+func (p *pipe) closeWrite() bool {
+	half, ok := p.nc.(interface{ CloseWrite() error })
+	if ok {
 		p.wg.Go(func() {
 			_ = half.CloseWrite() // the connection is closed soon either way
 		})
 	}
+	return ok
 }
 
+// close may have to write as well.
 func (p *pipe) close() {
 	p.closed = true
 	close(p.gone)

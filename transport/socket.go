@@ -55,13 +55,14 @@ func (s *socket) unread() bool {
 	return rawUnread(s.fd)
 }
 
-// closeWrite ends the outgoing direction after what was written.
-func (s *socket) closeWrite() {
+// closeWrite ends the outgoing direction, when nothing is pending. It reports
+// false where one direction cannot end alone.
+func (s *socket) closeWrite() bool {
 	if s.pipe != nil {
-		s.pipe.closeWrite()
-		return
+		return s.pipe.closeWrite()
 	}
 	rawCloseWrite(s.fd)
+	return true
 }
 
 // close frees the socket.

@@ -126,7 +126,8 @@ func (c *conn) endRefused(refusal error) {
 	c.beginClose(refusal)
 }
 
-// lose closes a connection that no loop can take any more.
+// lose closes a connection that no loop can take any more: the server has
+// stopped.
 func (c *conn) lose() {
 	c.state = closed
 	if c.out != nil {
