@@ -70,7 +70,6 @@ func run(env *environment, args []string) (code int) {
 		kong.Exit(func(code int) { panic(exit(code)) }),
 		kong.ConfigureHelp(kong.HelpOptions{Compact: true, WrapUpperBound: 100}),
 		kong.PostBuild(nameEnvironment),
-		kong.Resolvers(&configFile{}),
 		kong.Bind(env),
 	)
 	if err != nil {

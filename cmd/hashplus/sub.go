@@ -130,9 +130,9 @@ func subscriptions(filters []string, qos byte) ([]mqttclient.Subscription, error
 	}
 	var subs []mqttclient.Subscription
 	for _, f := range filters {
-		_, filter, _, err := topic.ParseShare(f)
-		if err == nil {
-			err = topic.CheckFilter(filter)
+		_, _, shared, err := topic.ParseShare(f)
+		if !shared {
+			err = topic.CheckFilter(f)
 		}
 		if err != nil {
 			return nil, usagef("--topic %q: %w", f, err)

@@ -1,0 +1,214 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"math"
+	"os"
+	"strings"
+	"time"
+
+	"hashplus/broker"
+)
+
+// configuration is everything that can be set about the broker. Each field is a
+// flag of serve, an environment variable HASHPLUS_<FLAG> and, under the flag's
+// name, a key of the YAML file. The default tags are the defaults of
+// broker.Options and transport.Options, which a test holds them to.
+type configuration struct {
+	WS        []string         `name:"ws" group:"Listeners" placeholder:"ADDR" help:"Listen for MQTT over WebSocket at host:port. Repeatable."`
+	TCP       []string         `name:"tcp" group:"Listeners" placeholder:"ADDR" help:"Listen for MQTT over TCP at host:port. Repeatable."`
+	Unix      []string         `name:"unix" group:"Listeners" placeholder:"PATH" help:"Listen for MQTT on a Unix socket. Repeatable."`
+	Listeners []listenerConfig `kong:"-"`
+
+	WSPath               string   `group:"WebSocket" placeholder:"PATH" help:"The only request path that is answered; empty answers any."`
+	WSOrigins            []string `group:"WebSocket" placeholder:"ORIGIN" help:"Values of the Origin header that are let in, such as https://example.com; * lets in every page. Requests without one are let in, and on a loopback listener those of loopback pages. Repeatable."`
+	WSRequireSubprotocol bool     `group:"WebSocket" help:"Refuse clients that do not offer the sub-protocol mqtt or mqttv3.1."`
+	WSDeflate            bool     `group:"WebSocket" help:"Let clients negotiate compression (permessage-deflate)."`
+	WSDeflateMinSize     Size     `group:"WebSocket" default:"128" help:"Smallest packet that is worth compressing."`
+	WSPing               Duration `group:"WebSocket" default:"25s" help:"Interval of pings to clients, which keep proxies from closing idle connections; 0 sends none."`
+	PongGrace            bool     `group:"WebSocket" default:"true" negatable:"" help:"Let pongs stretch the keep alive, to at most three times since the last MQTT packet."`
+
+	AllowAnonymous *bool  `group:"Access" negatable:"" help:"Let in clients without a username. Default: only if no authentication is configured, and then only on loopback and Unix listeners."`
+	PasswordFile   string `group:"Access" placeholder:"FILE" help:"File with users and password hashes."`
+	ScramFile      string `group:"Access" placeholder:"FILE" help:"File with SCRAM-SHA-256 verifiers, for MQTT 5.0 extended authentication."`
+	ACL            string `name:"acl" group:"Access" placeholder:"FILE" help:"File with access rules, in the format of mosquitto."`
+
+	MaxKeepalive      Seconds `group:"Announced to clients" default:"0" help:"Longest keep alive of a version 5 client, which is told so; 0 does not limit it."`
+	ReceiveMaximum    uint16  `group:"Announced to clients" default:"1024" help:"QoS 1 and 2 messages that a client may have on the way to the broker."`
+	MaxPacketSize     Size    `group:"Announced to clients" default:"1MiB" help:"Largest packet from a client."`
+	TopicAliasMaximum uint16  `group:"Announced to clients" default:"16" help:"Topic aliases of a connection, for each direction; 0 allows none."`
+	MaxQoS            byte    `name:"max-qos" group:"Announced to clients" default:"2" help:"Highest QoS: 0, 1 or 2."`
+	RetainAvailable   bool    `group:"Announced to clients" default:"true" negatable:"" help:"Accept retained messages."`
+	MaxSessionExpiry  Seconds `group:"Announced to clients" default:"0" help:"Longest session expiry; 0 does not limit it."`
+	ServerReference   string  `group:"Announced to clients" help:"Another server to name to version 5 clients when the broker shuts down."`
+
+	MaxConnections    int       `group:"Limits" default:"100000" help:"Connections of all listeners together; 0 means as many as the system allows."`
+	MaxSessions       int       `group:"Limits" default:"1000000" help:"Sessions, connected or not."`
+	ConnectTimeout    Duration  `group:"Limits" default:"10s" help:"From the end of the handshake to a complete CONNECT; as long again for the WebSocket handshake before it."`
+	MaxConnectSize    Size      `group:"Limits" default:"64KiB" help:"Largest CONNECT."`
+	MaxInflight       int       `group:"Limits" default:"1024" help:"QoS 1 and 2 messages on the way to one client."`
+	MaxQueuedMessages int       `group:"Limits" default:"10000" help:"Messages that wait in one session, beside those in flight."`
+	MaxQueuedBytes    Size      `group:"Limits" default:"16MiB" help:"Bytes of messages that wait in one session."`
+	QueueFull         queueFull `group:"Limits" default:"drop-newest" placeholder:"POLICY" help:"When a session's queue is full: drop-newest, drop-oldest or disconnect."`
+	MaxSubscriptions  int       `group:"Limits" default:"10000" help:"Subscriptions of one session."`
+	MaxTopicLevels    int       `group:"Limits" default:"128" help:"Levels of a topic name or filter."`
+	MaxTopicLength    int       `group:"Limits" default:"4096" help:"Bytes of a topic name or filter."`
+	MaxUserProperties int       `group:"Limits" default:"64" help:"User properties of one packet."`
+	WriteQueueBytes   Size      `group:"Limits" default:"1MiB" help:"Bytes that wait to be written to one connection before QoS 0 messages to it are dropped and others wait in its session."`
+	WriteStall        Duration  `group:"Limits" default:"30s" help:"How long a client may read nothing of what waits for it before it is disconnected."`
+	Strict            bool      `group:"Limits" help:"Keep to the letter of the specification: pongs do not stretch the keep alive."`
+
+	Loops       int      `group:"Operation" default:"0" help:"Event loops; 0 means one for each core."`
+	SysInterval Duration `group:"Operation" default:"10s" help:"Interval of the $$SYS topics; 0 switches them off."`
+	Drain       Duration `group:"Operation" default:"10s" help:"How long to wait at the end until clients have been told and what is queued for them is written."`
+	LogLevel    string   `group:"Operation" enum:"debug,info,warn,error" default:"info" help:"Least severe level that is logged: debug, info, warn or error."`
+	LogFormat   string   `group:"Operation" enum:"text,json" default:"text" help:"Form of the log on stderr: text or json."`
+}
+
+// queueFull is broker.QueueFull with the text form that flags need.
+type queueFull broker.QueueFull
+
+// UnmarshalText reads a policy.
+func (q *queueFull) UnmarshalText(b []byte) error { return (*broker.QueueFull)(q).UnmarshalText(b) }
+
+// MarshalText writes a policy.
+func (q queueFull) MarshalText() ([]byte, error) { return broker.QueueFull(q).MarshalText() }
+
+// finish resolves the listeners and validates everything. It reports all faults
+// at once, each with its key; after it listeners holds every listener and
+// AllowAnonymous is set.
+func (c *configuration) finish() error {
+	var faults []error
+	fault := func(key, format string, args ...any) {
+		faults = append(faults, fmt.Errorf("%s: %s", key, fmt.Sprintf(format, args...)))
+	}
+	named := len(c.WS)+len(c.TCP)+len(c.Unix)+len(c.Listeners) > 0
+	if !named {
+		c.WS, c.TCP = []string{"127.0.0.1:8083"}, []string{"127.0.0.1:1883"}
+	}
+	for _, address := range c.WS {
+		c.Listeners = append(c.Listeners, listenerConfig{key: "ws", Network: "ws", Address: address})
+	}
+	for _, address := range c.TCP {
+		c.Listeners = append(c.Listeners, listenerConfig{key: "tcp", Network: "tcp", Address: address})
+	}
+	for _, path := range c.Unix {
+		c.Listeners = append(c.Listeners, listenerConfig{key: "unix", Network: "unix", Address: path})
+	}
+	c.WS, c.TCP, c.Unix = nil, nil, nil
+	seen := map[string]bool{}
+	for i := range c.Listeners {
+		l := &c.Listeners[i]
+		if err := l.finish(c); err != nil {
+			faults = append(faults, err)
+			continue
+		}
+		if at := l.Network + " " + l.Address; seen[at] && !strings.HasSuffix(at, ":0") {
+			fault(l.key, "%s is listened on twice", l.url())
+		} else {
+			seen[at] = true
+		}
+	}
+	c.checkAccess(fault)
+	c.checkRanges(fault)
+	return errors.Join(faults...)
+}
+
+// checkAccess settles who may connect without a name.
+func (c *configuration) checkAccess(fault func(key, format string, args ...any)) {
+	authenticated := c.PasswordFile != "" || c.ScramFile != ""
+	explicit := c.AllowAnonymous != nil
+	allow := !authenticated
+	if explicit {
+		allow = *c.AllowAnonymous
+	}
+	c.AllowAnonymous = &allow
+	for _, f := range []struct{ key, path string }{
+		{"password-file", c.PasswordFile}, {"scram-file", c.ScramFile}, {"acl", c.ACL},
+	} {
+		if f.path == "" {
+			continue
+		}
+		if info, err := os.Stat(f.path); err != nil {
+			fault(f.key, "%v", err)
+		} else if info.IsDir() {
+			fault(f.key, "%s is a directory", f.path)
+		}
+	}
+	switch {
+	case !allow && !authenticated:
+		fault("allow-anonymous", "is off, but neither password-file nor scram-file is set, so nobody could connect")
+	case allow && !explicit:
+		for _, l := range c.Listeners {
+			if !l.local() {
+				fault(l.key, "%s can be reached from other machines: configure authentication (password-file, scram-file) "+
+					"or say allow-anonymous to let everybody in", l.url())
+			}
+		}
+	}
+}
+
+// checkRanges holds the numbers to what the protocol and the broker allow.
+func (c *configuration) checkRanges(fault func(key, format string, args ...any)) {
+	within := func(key string, v, lo, hi int64) {
+		if v < lo || v > hi {
+			fault(key, "%d is not allowed; from %d to %d is", v, lo, hi)
+		}
+	}
+	sizeWithin := func(key string, v, lo, hi Size) {
+		if v < lo || v > hi {
+			fault(key, "%s is not allowed; from %s to %s is", v, lo, hi)
+		}
+	}
+	atLeast := func(key string, v, lo Duration) {
+		if v < lo {
+			fault(key, "%s is not allowed; %s or more is", v, lo)
+		}
+	}
+	if c.WSPath != "" && !strings.HasPrefix(c.WSPath, "/") {
+		fault("ws-path", "%q does not begin with /", c.WSPath)
+	}
+	for _, o := range c.WSOrigins {
+		if err := checkOrigin(o); err != nil {
+			fault("ws-origins", "%v", err)
+		}
+	}
+	sizeWithin("ws-deflate-min-size", c.WSDeflateMinSize, 0, math.MaxInt32)
+	atLeast("ws-ping", c.WSPing, 0)
+
+	within("max-keepalive", int64(c.MaxKeepalive), 0, 65535)
+	within("receive-maximum", int64(c.ReceiveMaximum), 1, 65535)
+	sizeWithin("max-packet-size", c.MaxPacketSize, 128, 268_435_460)
+	within("max-qos", int64(c.MaxQoS), 0, 2)
+
+	within("max-connections", int64(c.MaxConnections), 0, math.MaxInt32)
+	within("max-sessions", int64(c.MaxSessions), 1, 1<<30)
+	atLeast("connect-timeout", c.ConnectTimeout, Duration(time.Millisecond))
+	sizeWithin("max-connect-size", c.MaxConnectSize, 128, 1<<20)
+	within("max-inflight", int64(c.MaxInflight), 1, 65535)
+	within("max-queued-messages", int64(c.MaxQueuedMessages), 1, 1<<30)
+	sizeWithin("max-queued-bytes", c.MaxQueuedBytes, 1024, 1<<40)
+	within("max-subscriptions", int64(c.MaxSubscriptions), 1, 1<<24)
+	within("max-topic-levels", int64(c.MaxTopicLevels), 1, 65535)
+	within("max-topic-length", int64(c.MaxTopicLength), 1, 65535)
+	within("max-user-properties", int64(c.MaxUserProperties), 1, 1<<20)
+	sizeWithin("write-queue-bytes", c.WriteQueueBytes, 4096, 1<<30)
+	atLeast("write-stall", c.WriteStall, Duration(time.Millisecond))
+
+	within("loops", int64(c.Loops), 0, 1024)
+	atLeast("sys-interval", c.SysInterval, 0)
+	atLeast("drain", c.Drain, 0)
+}
+
+// logger is where the broker's log goes.
+func (c *configuration) logger(env *environment) *slog.Logger {
+	var level slog.Level
+	_ = level.UnmarshalText([]byte(c.LogLevel)) // the flag allows only its names
+	o := &slog.HandlerOptions{Level: level}
+	if c.LogFormat == "json" {
+		return slog.New(slog.NewJSONHandler(env.stderr, o))
+	}
+	return slog.New(slog.NewTextHandler(env.stderr, o))
+}

@@ -1,0 +1,85 @@
+package main
+
+import (
+	"encoding"
+	"fmt"
+	"io"
+	"reflect"
+
+	"github.com/alecthomas/kong"
+	"gopkg.in/yaml.v3"
+)
+
+// writeEffective writes the configuration, after finish, as a YAML file that
+// would give the same one. No key holds a secret: those are in files that keys
+// name.
+func (c *configuration) writeEffective(w io.Writer, flags []*kong.Flag) error {
+	root := &yaml.Node{Kind: yaml.MappingNode}
+	add := func(m *yaml.Node, key string, v *yaml.Node) {
+		m.Content = append(m.Content, scalar(key), v)
+	}
+	list := &yaml.Node{Kind: yaml.SequenceNode}
+	for i := range c.Listeners {
+		l := &c.Listeners[i]
+		m := &yaml.Node{Kind: yaml.MappingNode}
+		add(m, "url", scalar(l.Network+"://"+l.Address))
+		if l.Network == "ws" {
+			add(m, "path", scalar(*l.Path))
+			add(m, "origins", sequence(l.Origins))
+			add(m, "require-subprotocol", scalar(fmt.Sprint(*l.RequireSubprotocol)))
+			add(m, "ping", scalar(l.Ping.String()))
+			add(m, "pong-grace", scalar(fmt.Sprint(*l.PongGrace)))
+			add(m, "deflate", scalar(fmt.Sprint(*l.Deflate)))
+			add(m, "deflate-min-size", scalar(l.DeflateMinSize.String()))
+		}
+		list.Content = append(list.Content, m)
+	}
+	add(root, "listeners", list)
+	for _, f := range flags {
+		if notInFile(f.Name) || f.Name == "ws" || f.Name == "tcp" || f.Name == "unix" {
+			continue // these are among the listeners now
+		}
+		v := f.Target
+		if v.Kind() == reflect.Pointer {
+			v = v.Elem()
+		}
+		if v.Kind() == reflect.Slice {
+			add(root, f.Name, sequence(v.Interface().([]string)))
+			continue
+		}
+		text := fmt.Sprint(v.Interface())
+		if m, ok := v.Interface().(encoding.TextMarshaler); ok {
+			b, err := m.MarshalText()
+			if err != nil {
+				return err
+			}
+			text = string(b)
+		}
+		add(root, f.Name, scalar(text))
+	}
+	e := yaml.NewEncoder(w)
+	e.SetIndent(2)
+	if err := e.Encode(root); err != nil {
+		return err
+	}
+	return e.Close()
+}
+
+// scalar is a plain value; one that is empty gets quotes.
+func scalar(s string) *yaml.Node {
+	n := &yaml.Node{Kind: yaml.ScalarNode, Value: s}
+	if s == "" {
+		n.Style = yaml.DoubleQuotedStyle
+	}
+	return n
+}
+
+func sequence(items []string) *yaml.Node {
+	n := &yaml.Node{Kind: yaml.SequenceNode, Style: yaml.FlowStyle}
+	for _, s := range items {
+		item := &yaml.Node{}
+		item.SetString(s)
+		n.Content = append(n.Content, item)
+	}
+	return n
+}
