@@ -18,6 +18,13 @@ type Command struct {
 	Fanin   Fanin   `cmd:"" help:"Many publishers to one subscriber."`
 	Pairs   Pairs   `cmd:"" help:"Many publishers, each to a subscriber of its own."`
 	Request Request `cmd:"" help:"Request and reply: round trips."`
+
+	Wildcard Wildcard `cmd:"" help:"Many filters of mixed kind."`
+	Shared   Shared   `cmd:"" help:"Share groups: each message to one member of each."`
+	Retained Retained `cmd:"" help:"Retained messages: store, then replay."`
+	Mixed    Mixed    `cmd:"" help:"Telemetry, broadcast and requests at once."`
+	Soak     Soak     `cmd:"" help:"The mixed load for hours: does memory grow?"`
+	Slow     Slow     `cmd:"" help:"Some readers stall: what happens to the others."`
 }
 
 // Run parses args as `bench`'s command line and carries it out.

@@ -36,9 +36,7 @@ func (o *Options) startFleet(ctx context.Context, s *scenario) (*fleet, error) {
 	if parts == 0 {
 		parts = 1 + len(s.plan.Clients)/descriptors()
 	}
-	for i := range s.plan.Clients {
-		s.plan.Clients[i].Part %= parts
-	}
+	spread(&s.plan, parts)
 	if parts > 1 {
 		return o.startProcesses(ctx, s, parts)
 	}
@@ -49,6 +47,15 @@ func (o *Options) startFleet(ctx context.Context, s *scenario) (*fleet, error) {
 	}
 	f.workers = []worker{w}
 	return f, nil
+}
+
+// spread divides the clients of plan among parts processes. Clients of one Part
+// stay together.
+func spread(plan *drive.Plan, parts int) {
+	plan.Connecting = max(plan.Connecting/parts, 1)
+	for i := range plan.Clients {
+		plan.Clients[i].Part %= parts
+	}
 }
 
 func (f *fleet) close() {

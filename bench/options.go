@@ -27,7 +27,7 @@ type Broker struct {
 // Load says how hard to press. Zero means the scenario's own default.
 type Load struct {
 	QoS      byte          `help:"Quality of service of publishers and subscribers." enum:"0,1,2" default:"0" name:"qos"`
-	Payload  int           `help:"Payload size in bytes, at least 16." default:"64"`
+	Payload  int           `help:"Payload size in bytes, at least 16; 64 unless the scenario says otherwise."`
 	Burst    int           `help:"Messages that leave in one write."`
 	Window   int           `help:"Closed loop: messages that a publisher may have out, from publish to the last delivery."`
 	Rate     float64       `help:"Open loop: messages published per second, in all. Latency then counts from when a message was due."`

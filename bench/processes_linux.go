@@ -163,9 +163,7 @@ func (p *part) serve(ctx context.Context, plan *drive.Plan) error {
 	if err != nil {
 		return fmt.Errorf("shared memory: %w", err)
 	}
-	for i := range plan.Clients {
-		plan.Clients[i].Part %= p.parts
-	}
+	spread(plan, p.parts)
 	w, err := newLocal(plan, drive.NewClock(), drive.NewShared(plan, p.parts, mem), p.index)
 	if err != nil {
 		return err

@@ -70,6 +70,8 @@ func (g *gauge) read() reading {
 // progress samples a run once a second and shows it.
 type progress struct {
 	samples []Sample
+	seen    int // samples taken
+	stride  int // of which one in stride is kept; 0 is 1
 	once    sync.Once
 	quit    chan struct{}
 	done    chan struct{}
@@ -110,7 +112,7 @@ func (p *progress) run(w io.Writer, live bool, s *scenario, g *gauge) {
 		case <-tick.C:
 		}
 		r := g.read()
-		p.samples = append(p.samples, Sample{
+		p.keep(Sample{
 			At: r.at.Sub(first.at).Seconds(), Sent: r.sent, Delivered: r.delivered, Ready: r.ready,
 			CPU: (r.cpu - first.cpu).Seconds(), RSS: r.rss,
 		})
@@ -122,6 +124,27 @@ func (p *progress) run(w io.Writer, live bool, s *scenario, g *gauge) {
 		}
 		last = r
 	}
+}
+
+// maxSamples bounds what a run of days keeps.
+const maxSamples = 2000
+
+// keep stores s. When there are too many, every other sample goes, and from
+// then on only every other one is kept.
+func (p *progress) keep(s Sample) {
+	p.seen++
+	if p.seen%max(p.stride, 1) != 0 {
+		return
+	}
+	p.samples = append(p.samples, s)
+	if len(p.samples) < maxSamples {
+		return
+	}
+	for i := range maxSamples / 2 {
+		p.samples[i] = p.samples[2*i+1]
+	}
+	p.samples = p.samples[:maxSamples/2]
+	p.stride = 2 * max(p.stride, 1)
 }
 
 // line is one line of progress.

@@ -39,7 +39,9 @@ type Result struct {
 	Floor      float64 `json:"floor_us,omitempty"`               // one bare write, if it was measured
 
 	Latency *Latency    `json:"latency,omitempty"`
-	Connect *Latency    `json:"connect,omitempty"` // dial to CONNACK
+	Calm    *Latency    `json:"latency_calm,omitempty"`               // slow only: before some readers stalled
+	Growth  float64     `json:"broker_rss_growth_per_hour,omitempty"` // soak only
+	Connect *Latency    `json:"connect,omitempty"`                    // dial to CONNACK
 	Tally   drive.Tally `json:"tally"`
 
 	Samples []Sample       `json:"samples,omitempty"`
@@ -119,10 +121,14 @@ func (r *Result) print(w io.Writer) {
 	if r.Units > 0 {
 		fmt.Fprintf(w, "  throughput   %.0f %ss/s (%d)\n", r.Rate, r.Unit, r.Units)
 	}
+	printLatency(w, "calm", r.Calm)
 	printLatency(w, "latency", r.Latency)
 	printLatency(w, "connect", r.Connect)
 	if r.RSSPeak > 0 {
 		fmt.Fprintf(w, "  broker RSS   %.1f MiB before, %.1f MiB at most\n", float64(r.RSSBefore)/(1<<20), float64(r.RSSPeak)/(1<<20))
+	}
+	if r.Growth != 0 {
+		fmt.Fprintf(w, "  growth       %.0f bytes of RSS per hour\n", r.Growth)
 	}
 	for _, p := range r.Points {
 		fmt.Fprintf(w, "  %8d sessions  RSS %.1f MiB\n", p.Sessions, float64(p.RSS)/(1<<20))

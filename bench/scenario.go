@@ -22,6 +22,9 @@ type scenario struct {
 // the scenario's own defaults.
 func (o *Options) build(name, unit string, burst, window int) *scenario {
 	l := &o.Load
+	if l.Payload == 0 {
+		l.Payload = 64
+	}
 	if l.Burst == 0 {
 		l.Burst = burst
 	}

@@ -17,7 +17,7 @@ func (l *Loop) dial(i int) {
 	c.started = l.clock.Now()
 	l.conns[i] = c
 	l.pending++
-	fd, err := l.sys.dial(l.target.Addr, l.source(i), c.token)
+	fd, err := l.sys.dial(l.target.Addr, l.source(i), c.client.Stall, c.token)
 	if err != nil {
 		l.drop(c, fmt.Errorf("connect: %w", err))
 		return

@@ -216,17 +216,17 @@ func (l *Loop) Drive(ctx context.Context, s Schedule) error {
 
 // Replay subscribes the ready client i to subs and waits until each of the
 // plan's flows has come once, as a retained message; latency counts from the
-// SUBSCRIBE. It gives up when nothing came for the plan's Stall.
+// SUBSCRIBE, over all calls. It gives up when nothing came for the plan's Stall.
 func (l *Loop) Replay(ctx context.Context, i int, subs []codec.Subscription) error {
 	c := l.conns[i]
 	if c == nil || c.phase != ready {
 		return errors.New("the subscriber is not connected")
 	}
-	l.latency.Reset()
 	l.expected += uint64(len(l.plan.Flows))
 	l.replay = l.clock.Now()
 	l.subscribe(c, subs)
 	l.settle()
+	defer func() { l.replay = 0 }()
 	last, quiet := l.count.delivered, l.replay
 	for l.count.delivered < l.expected && ctx.Err() == nil && c.phase == ready {
 		if err := l.tick(5 * time.Millisecond); err != nil {
@@ -240,6 +240,16 @@ func (l *Loop) Replay(ctx context.Context, i int, subs []codec.Subscription) err
 		}
 	}
 	return nil
+}
+
+// Clear publishes an empty retained message to every flow whose sender is here,
+// so that the broker forgets what the run left.
+func (l *Loop) Clear(ctx context.Context) error {
+	l.payload = nil
+	for i := range l.senders {
+		l.senders[i].sent, l.senders[i].flow = 0, 0
+	}
+	return l.Drive(ctx, Schedule{End: l.clock.Now() + int64(time.Minute)})
 }
 
 // allSent tells whether every sender is one that stops, and has.

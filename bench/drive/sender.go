@@ -70,9 +70,11 @@ func (l *Loop) publish(s *sender, at int64) {
 		s.flow = 0
 	}
 	f := &l.plan.Flows[flow]
-	seq := l.shared.Seq[flow].Load()
-	putHeader(l.payload, flow, seq, at)
-	l.shared.Seq[flow].Store(seq + 1)
+	if len(l.payload) > 0 {
+		seq := l.shared.Seq[flow].Load()
+		putHeader(l.payload, flow, seq, at)
+		l.shared.Seq[flow].Store(seq + 1)
+	}
 	var id uint16
 	if s.QoS > 0 {
 		id = s.conn.takeID()

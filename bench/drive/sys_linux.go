@@ -92,7 +92,9 @@ func (s *sys) poll() int {
 
 // dial starts a connection from source (invalid: any) and watches it,
 // edge-triggered, under token. The connection is complete when it is writable.
-func (s *sys) dial(to netip.AddrPort, source netip.Addr, token int32) (fd int, err error) {
+// small asks for the smallest receive buffer, so that a client that stops
+// reading is felt soon.
+func (s *sys) dial(to netip.AddrPort, source netip.Addr, small bool, token int32) (fd int, err error) {
 	family := unix.AF_INET6
 	if to.Addr().Is4() {
 		family = unix.AF_INET
@@ -108,6 +110,11 @@ func (s *sys) dial(to netip.AddrPort, source netip.Addr, token int32) (fd int, e
 	}()
 	if err = unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1); err != nil {
 		return -1, err
+	}
+	if small {
+		if err = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, 4096); err != nil {
+			return -1, err
+		}
 	}
 	if source.IsValid() {
 		// The port is chosen at connect, so that one address serves as many

@@ -20,12 +20,12 @@ type event struct {
 
 var errSystem = errors.New("the load generator needs Linux: it drives its clients with epoll")
 
-func newSys() (*sys, error)                                      { return nil, errSystem }
-func (*sys) close()                                              {}
-func (*sys) wait(dst []event, _ time.Duration) ([]event, error)  { return dst, errSystem }
-func (*sys) dial(netip.AddrPort, netip.Addr, int32) (int, error) { return -1, errSystem }
-func (*sys) unwatch(int) error                                   { return errSystem }
-func connected(int) error                                        { return errSystem }
-func read(int, []byte) (int, bool, error)                        { return 0, false, errSystem }
-func write(int, []byte) (int, error)                             { return 0, errSystem }
-func shut(int, bool)                                             {}
+func newSys() (*sys, error)                                            { return nil, errSystem }
+func (*sys) close()                                                    {}
+func (*sys) wait(dst []event, _ time.Duration) ([]event, error)        { return dst, errSystem }
+func (*sys) dial(netip.AddrPort, netip.Addr, bool, int32) (int, error) { return -1, errSystem }
+func (*sys) unwatch(int) error                                         { return errSystem }
+func connected(int) error                                              { return errSystem }
+func read(int, []byte) (int, bool, error)                              { return 0, false, errSystem }
+func write(int, []byte) (int, error)                                   { return 0, errSystem }
+func shut(int, bool)                                                   {}
