@@ -7,7 +7,6 @@ import (
 	"errors"
 	"flag"
 	"fmt"
-	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -105,11 +104,14 @@ func build(path string) error {
 	if tags := os.Getenv("HASHPLUS_TEST_TAGS"); tags != "" {
 		args = append(args, "-tags", tags)
 	}
+	env := os.Environ()
 	if os.Getenv("HASHPLUS_TEST_RACE") == "1" {
 		args = append(args, "-race")
+		env = append(env, "CGO_ENABLED=1") // which the detector needs
 	}
-	out, err := exec.Command("go", append(args, "hashplus/cmd/hashplus")...).CombinedOutput()
-	if err != nil {
+	build := exec.Command("go", append(args, "hashplus/cmd/hashplus")...)
+	build.Env = env
+	if out, err := build.CombinedOutput(); err != nil {
 		return fmt.Errorf("build: %w\n%s", err, out)
 	}
 	return nil
@@ -268,5 +270,3 @@ func tool(t testing.TB, name string) string {
 	}
 	return path
 }
-
-var _ io.Writer = (*syncBuffer)(nil)

@@ -257,6 +257,10 @@ func (d *driver) read(stdout io.Reader) {
 	}
 }
 
+// answerLimit bounds one request. It is more than the drivers' own limits, whose
+// errors say more; the longest is to start a page in Chromium.
+const answerLimit = 90 * time.Second
+
 // call sends a request and decodes the answer into result, if it is not nil.
 // An error ends with what the driver wrote to standard error. Any goroutine.
 func (d *driver) call(client, op string, args, result any) error {
@@ -283,7 +287,7 @@ func (d *driver) call(client, op string, args, result any) error {
 	var a answer
 	select {
 	case a = <-answered:
-	case <-time.After(2 * patience):
+	case <-time.After(answerLimit):
 		a.Error = "no answer"
 	}
 	if a.Error != "" {

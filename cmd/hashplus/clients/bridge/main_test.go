@@ -12,7 +12,10 @@ import (
 	"time"
 
 	"github.com/gorilla/websocket"
+	"go.uber.org/goleak"
 )
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // dial connects to a bridge before a WebSocket server that behave plays.
 func dial(t *testing.T, behave func(*websocket.Conn)) *net.TCPConn {

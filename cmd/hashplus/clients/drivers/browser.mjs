@@ -26,7 +26,7 @@ const pages = new Map()
 
 async function open(name, url) {
   const page = await browser.newPage()
-  page.setDefaultTimeout(20000)
+  page.setDefaultTimeout(60000)
   page.on('pageerror', (error) => process.stderr.write(`${url}: ${error}\n`))
   page.on('console', (message) => process.stderr.write(`${url}: ${message.text()}\n`))
   await page.exposeFunction('report', emit)
