@@ -373,6 +373,13 @@ func TestConnect_ClientIDOfBadUTF8IsRefused(t *testing.T) { // [MQTT-3.1.3-4] [M
 	badConnectString(t, func(c *connect, s string) { c.id = s })
 }
 
+func TestConnect_RefusedClientIDEndsTheConnection(t *testing.T) { // [MQTT-3.1.3-8]
+	t.Parallel()
+	c := dial(t, startBroker(t, ""), v5)
+	c.send(request(v5, named("a\x00b")).bytes())
+	c.refused(0x81, 0x85)
+}
+
 func TestConnect_WillTopicOfBadUTF8IsRefused(t *testing.T) { // [MQTT-3.1.3-11] [MQTT3-3.1.3-10]
 	t.Parallel()
 	badConnectString(t, func(c *connect, s string) { c.will = &will{topic: s, payload: "x"} })

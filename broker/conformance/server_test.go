@@ -25,6 +25,7 @@ var flagSets = map[string][]string{
 	"qos0":      {"--max-qos=0"},
 	"packet":    {"--max-packet-size=2000", "--max-user-properties=3"},
 	"topics":    {"--max-subscriptions=3", "--max-topic-levels=5", "--max-topic-length=60"},
+	"long":      {"--max-topic-length=65535"},
 	"conns":     {"--max-connections=2"},
 	"queue":     {"--max-queued-messages=5", "--max-inflight=2"},
 	"noalias":   {"--topic-alias-maximum=0"},

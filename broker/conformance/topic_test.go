@@ -170,3 +170,19 @@ func TestTopic_IsNotNormalized(t *testing.T) { // [MQTT-4.7.3-4] [MQTT3-4.7.3-4]
 		}
 	})
 }
+
+func TestTopic_OfTheGreatestLength(t *testing.T) { // [MQTT-4.7.3-3] [MQTT3-4.7.3-3]
+	t.Parallel()
+	s := startBroker(t, "long")
+	each(t, func(t *testing.T, v byte) {
+		c, pub := join(t, s, v), join(t, s, v)
+		c.listen(1, c.id+"/#")
+		topic := c.id + "/" + strings.Repeat("x", 65535-1-len(c.id))
+		pub.post(publish{topic: topic, payload: "x", qos: 1})
+		c.take(topic, "x")
+		c.unsubscribe(c.id + "/#")
+		c.listen(1, topic)
+		pub.post(publish{topic: topic, payload: "y", qos: 1})
+		c.take(topic, "y")
+	})
+}

@@ -1,0 +1,48 @@
+# Everything that is checked, measured and built. `make` lists the targets.
+GO      ?= go
+export CGO_ENABLED ?= 0
+RACE    := CGO_ENABLED=1 $(GO) test -race -shuffle=on
+# What runs without a browser, npm or a second broker.
+UNIT    := ./topic/... ./transport/... ./broker/... ./bench/... ./cmd/hashplus ./cmd/hashplus/mqttclient/...
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+LDFLAGS := -s -w -X main.version=$(VERSION)
+
+help: ## this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
+
+build: ## the static binary, ./hashplus
+	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o hashplus ./cmd/hashplus
+
+test: deps check clients ## all that a change must pass; README's test command
+
+deps: ## what the tests need beside Go: Debian packages, npm modules
+	.ci/deps
+
+check: format vet unit nopoll cross ## without real clients
+
+format:
+	@out=$$(gofmt -l $$(git ls-files '*.go')); test -z "$$out" || { echo "not formatted: $$out"; exit 1; }
+
+vet:
+	$(GO) vet ./...
+	$(GO) vet -tags nopoll ./...
+
+lint: ## golangci-lint, with .golangci.yml
+	golangci-lint run ./...
+
+unit:
+	$(RACE) -timeout 10m $(UNIT)
+
+nopoll:
+	$(RACE) -tags nopoll -timeout 10m ./transport/... ./broker/...
+
+cross: ## builds for the other systems
+	GOOS=linux GOARCH=arm64 $(GO) build -o /dev/null ./cmd/hashplus
+	GOOS=darwin GOARCH=arm64 $(GO) build -o /dev/null ./cmd/hashplus
+	GOOS=windows GOARCH=amd64 $(GO) build -o /dev/null ./cmd/hashplus
+	$(GO) build -tags nopoll -o /dev/null ./cmd/hashplus
+
+clients: ## real clients against the built binary
+	$(GO) test -count=1 -timeout 10m ./cmd/hashplus/clients/...
+
+.PHONY: help build test deps check format vet lint unit nopoll cross clients

@@ -1,0 +1,163 @@
+package broker
+
+import (
+	"fmt"
+	"testing"
+
+	"hashplus/broker/wire"
+)
+
+// Messages that one connection publishes arrive in order at every subscriber,
+// on whichever loop it lives, even when one message takes many ticks to reach
+// all of them.
+func TestDeliver_OrderHoldsAcrossTicksAndLoops(t *testing.T) { // [MQTT-4.6.0-6]
+	const subscribers, messages = 20_000, 5
+	for loops := 1; loops <= 3; loops++ {
+		s := newSim(t, loops, Options{})
+		var subs []*simConn
+		for i := range subscribers {
+			c := s.join(i%loops, fmt.Sprint("s", i), wire.V311, 0)
+			c.sub(wire.V311, wire.Subscription{Filter: "a/+"})
+			subs = append(subs, c)
+			if i%1000 == 0 {
+				// One that matches two filters, in both of which it may be met
+				// in a different tick.
+				c.sub(wire.V311, wire.Subscription{Filter: "#"})
+			}
+		}
+		p := s.join(0, "p", wire.V311, 0)
+		var burst []byte
+		for i := range messages {
+			burst = append(burst, pub(wire.V311, "a/b", fmt.Sprint(i), 0, 0)...)
+		}
+		p.send(burst)
+		for i, c := range subs {
+			var seen string
+			for _, g := range c.publishes(wire.V311) {
+				seen += string(g.pub.Payload)
+			}
+			if seen != "01234" {
+				t.Fatalf("%d loops: subscriber %d got %q", loops, i, seen)
+			}
+		}
+		for _, l := range s.b.loops {
+			if n := l.inbox.pending.Load(); n != 0 || len(l.walks) != 0 {
+				t.Fatalf("%d loops: inbox holds %d bytes, %d walks are left", loops, n, len(l.walks))
+			}
+		}
+	}
+}
+
+// A message for other filters does not wait for one that takes many ticks.
+func TestDeliver_LongFanoutDelaysNobodyElse(t *testing.T) {
+	s := newSim(t, 1, Options{})
+	for i := range 3 * fanoutBudget {
+		s.join(0, fmt.Sprint("s", i), wire.V311, 0).sub(wire.V311, wire.Subscription{Filter: "big"})
+	}
+	quick := s.join(0, "quick", wire.V311, 0)
+	quick.sub(wire.V311, wire.Subscription{Filter: "small"})
+	p, q := s.join(0, "p", wire.V311, 0), s.join(0, "q", wire.V311, 0)
+	p.feed(pub(wire.V311, "big", "x", 0, 0))
+	q.feed(pub(wire.V311, "small", "y", 0, 0))
+	s.turn()
+	if len(s.b.loops[0].walks) == 0 {
+		t.Fatal("the fan-out was over in one tick: it shows nothing")
+	}
+	s.turn()
+	if len(quick.publishes(wire.V311)) != 1 {
+		t.Fatal("the small message waited for the big one")
+	}
+}
+
+// A session that leaves in the middle of a long fan-out disturbs nobody else's
+// delivery.
+func TestDeliver_MembersMayLeaveDuringFanout(t *testing.T) {
+	s := newSim(t, 1, Options{})
+	var subs []*simConn
+	for i := range 2*fanoutBudget + 100 {
+		c := s.join(0, fmt.Sprint("s", i), wire.V311, 0)
+		c.sub(wire.V311, wire.Subscription{Filter: "big"})
+		subs = append(subs, c)
+	}
+	p := s.join(0, "p", wire.V311, 0)
+	p.feed(pub(wire.V311, "big", "x", 0, 0))
+	s.turn()
+	for i := 0; i < len(subs); i += 3 {
+		subs[i].end(nil)
+	}
+	s.run()
+	for i, c := range subs {
+		if n := len(c.publishes(wire.V311)); i%3 != 0 && n != 1 {
+			t.Fatalf("subscriber %d got %d messages", i, n)
+		}
+	}
+	p.send(pub(wire.V311, "big", "y", 0, 0))
+	for i, c := range subs {
+		if n := len(c.publishes(wire.V311)); i%3 != 0 && n != 1 {
+			t.Fatalf("subscriber %d got %d of the second message", i, n)
+		}
+	}
+	for i, c := range subs {
+		if i%3 != 0 {
+			c.cut()
+		}
+	}
+	if n := s.b.index.Len(); n != 0 {
+		t.Fatalf("%d filters are left without members", n)
+	}
+}
+
+// A payload that is large goes by reference, one copy for all.
+func TestDeliver_LargePayloadIsShared(t *testing.T) {
+	s := newSim(t, 2, Options{})
+	a, b := s.join(0, "a", wire.V311, 0), s.join(1, "b", wire.V5, 0)
+	a.sub(wire.V311, wire.Subscription{Filter: "x", QoS: 1})
+	b.sub(wire.V5, wire.Subscription{Filter: "x", QoS: 0})
+	big := string(make([]byte, 3*shareFrom))
+	s.join(0, "p", wire.V5, 0).send(pub(wire.V5, "x", big, 1, 7))
+	for v, c := range map[wire.Version]*simConn{wire.V311: a, wire.V5: b} {
+		got := c.publishes(v)
+		if len(got) != 1 || string(got[0].pub.Payload) != big || c.shared != 1 {
+			t.Fatalf("%v: %d messages, %d shared", v, len(got), c.shared)
+		}
+	}
+}
+
+// No allocation for a delivery, at any QoS that is on the hot path.
+func TestDeliver_AllocatesNothingPerDelivery(t *testing.T) {
+	if raceEnabled {
+		t.Skip("the race detector allocates")
+	}
+	const subscribers = 1000
+	for qos := range byte(2) {
+		s := newSim(t, 1, Options{})
+		var subs []*simConn
+		for i := range subscribers {
+			c := s.join(0, fmt.Sprint("s", i), wire.V311, 0)
+			c.sub(wire.V311, wire.Subscription{Filter: "a/b", QoS: qos})
+			c.queue = make([]byte, 0, 1<<16)
+			subs = append(subs, c)
+		}
+		p := s.join(0, "p", wire.V311, 0)
+		packet := pub(wire.V311, "a/b", "0123456789abcdef", qos, 1)
+		buf := make([]byte, len(packet))
+		id, ack := uint16(0), make([]byte, 4)
+		n := testing.AllocsPerRun(50, func() {
+			copy(buf, packet)
+			p.stream.Data(buf)
+			id++
+			for _, c := range subs {
+				if qos == 1 {
+					wire.PutAck(ack[:], wire.PUBACK, wire.V311, id, 0)
+					c.stream.Data(ack)
+				}
+				c.queue = c.queue[:0]
+			}
+			p.queue = p.queue[:0]
+			s.b.Tick(s.loops[0])
+		})
+		if n > 8 {
+			t.Errorf("QoS %d: %v allocations for %d deliveries", qos, n, subscribers)
+		}
+	}
+}
