@@ -84,11 +84,11 @@ func (s *Server) Listen(l Listener) (address string, err error) {
 	if err != nil {
 		return "", err
 	}
-	s.routines.Go(func() {
+	go func() {
 		if err := a.serve(); err != nil {
 			s.opts.Logger.Error("listener failed", "listener", a.endpoint.name, "error", err)
 		}
-	})
+	}()
 	return urlOf(l, ln.Addr()), nil
 }
 
@@ -102,8 +102,6 @@ func (s *Server) Serve(ln net.Listener, l Listener) error {
 	if err != nil {
 		return err
 	}
-	s.routines.Add(1)
-	defer s.routines.Done()
 	return a.serve()
 }
 
@@ -115,25 +113,26 @@ type acceptor struct {
 	done     chan struct{} // closed when it is to end
 }
 
-// newAcceptor takes over ln.
+// newAcceptor takes over ln. Its serve must be called, once.
 func (s *Server) newAcceptor(ln net.Listener, l Listener) (*acceptor, error) {
 	e, err := s.newEndpoint(l, ln.Addr())
 	if err != nil {
 		_ = ln.Close() // the first error is the one to report
 		return nil, err
 	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.stopped {
+		_ = ln.Close()
+		return nil, ErrServerClosed
+	}
 	a := &acceptor{endpoint: e, ln: ln, done: make(chan struct{})}
 	if a.raw, err = rawListener(ln); err != nil {
 		_ = ln.Close()
 		return nil, fmt.Errorf("transport: %w", err)
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.stopped {
-		a.close()
-		return nil, ErrServerClosed
-	}
 	s.acceptors[a] = struct{}{}
+	s.routines.Add(1)
 	return a, nil
 }
 
@@ -147,6 +146,7 @@ func (a *acceptor) close() {
 
 // serve accepts until close, or until the listener fails for good.
 func (a *acceptor) serve() error {
+	defer a.endpoint.server.routines.Done()
 	accept := a.acceptStream
 	if a.raw != nil {
 		accept = a.acceptRaw
