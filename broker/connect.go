@@ -3,7 +3,6 @@ package broker
 import (
 	"context"
 	"crypto/rand"
-	"errors"
 
 	"hashplus/broker/wire"
 	"hashplus/topic"
@@ -26,14 +25,8 @@ func refusal(r wire.ReasonCode, detail string) error { return &wire.Error{Reason
 // authenticated; enter goes on.
 func (c *client) connect(h wire.Header, body []byte) error {
 	p, err := wire.DecodeConnect(h, body, &c.b.limits)
-	if p != nil {
-		c.version = p.Version
-	}
+	c.version = p.Version
 	if err != nil {
-		var we *wire.Error
-		if errors.As(err, &we) && c.version != wire.V5 && wire.ConnectReturnCode(we.Reason) == 0 {
-			c.version = 0 // nothing in version 3 says so: close without CONNACK
-		}
 		return err
 	}
 	c.problems = p.RequestProblem
@@ -217,8 +210,12 @@ func (c *client) accept(present bool) {
 	}
 }
 
-// refuse sends the CONNACK of a refusal.
+// refuse sends the CONNACK of a refusal, if the client's version has one for
+// reason.
 func (c *client) refuse(reason wire.ReasonCode, detail string) {
+	if c.version != wire.V5 && wire.ConnectReturnCode(reason) == 0 {
+		return
+	}
 	ack := wire.Connack{Reason: reason}
 	if c.problems {
 		ack.ReasonString = detail

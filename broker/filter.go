@@ -134,6 +134,7 @@ func (l *loop) attachSub(s *session, sub *subscription) {
 	bump(&l.stats.subscriptions, 1)
 	n, fl := l.partOf(sub.topic)
 	sub.node = n
+	sub.filter, sub.topic = n.Filter, n.Filter // one copy for all
 	sub.pos = len(fl.members)
 	fl.members = append(fl.members, member{s, sub})
 }

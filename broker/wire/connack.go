@@ -111,22 +111,22 @@ const (
 	returnNotAuthorized
 )
 
-// ConnectReturnCode maps a reason to the CONNACK return code of 3.1 and 3.1.1.
-// Those have no code for a packet that is in error: the connection is closed
-// without a CONNACK then. A reason without a code of its own is 3, Server
-// unavailable.
+// ConnectReturnCode maps a reason to the CONNACK return code of 3.1 and 3.1.1,
+// or to 0 if they have none for it: a packet that is in error, for example. The
+// connection is closed without a CONNACK then [MQTT3-3.2.2-6].
 func ConnectReturnCode(r ReasonCode) byte {
 	switch r {
-	case Success:
-		return returnAccepted
 	case UnsupportedProtocolVersion:
 		return returnVersion
 	case ClientIdentifierNotValid:
 		return returnIdentifier
 	case BadUserNameOrPassword:
 		return returnCredentials
-	case NotAuthorized, Banned, BadAuthenticationMethod, TopicNameInvalid:
+	case NotAuthorized, Banned, BadAuthenticationMethod:
 		return returnNotAuthorized
+	case ServerUnavailable, ServerBusy, ServerShuttingDown, QuotaExceeded,
+		UseAnotherServer, ServerMoved, ConnectionRateExceeded:
+		return returnUnavailable
 	}
-	return returnUnavailable
+	return returnAccepted
 }
