@@ -9,10 +9,10 @@ import (
 )
 
 const (
-	// minDeflate is the least number of bytes that compression is tried on. A
-	// sync block, a stored identifier and the Huffman codes of so short a text
-	// outweigh what is won.
-	minDeflate = 64
+	// minDeflate is the least number of bytes that compression is tried on. In
+	// fewer the compressor does not look for repetitions, and Huffman codes alone
+	// do not earn their own description.
+	minDeflate = 128
 
 	maxStored    = 0xffff // bytes in a stored block
 	storedHeader = 5
@@ -56,7 +56,7 @@ func (c *Codec) AppendFrame(dst []byte, f link.Framing, packet []byte, lit int) 
 // 3.2.4), so that they can be patched, and the rest is compressed. A packet that
 // is short or does not get smaller is framed without compression.
 func (c *Codec) AppendDeflated(dst []byte, windowBits int, packet []byte, lit int) (frame []byte, at int) {
-	if len(packet) < max(minDeflate, lit) || lit > maxStored {
+	if len(packet)-lit < minDeflate || lit > maxStored {
 		return appendPlain(dst, packet)
 	}
 	z := c.deflate(windowBits, packet, lit)

@@ -101,7 +101,7 @@ func TestAppendDeflated_CompressesWhereItPays(t *testing.T) {
 		want bool
 	}{
 		{"text", bytes.Repeat([]byte(`{"temperature":21.5}`), 10), true},
-		{"a short packet", bytes.Repeat([]byte("a"), minDeflate-1), false},
+		{"a short packet", bytes.Repeat([]byte("a"), minDeflate-1+4), false},
 		{"noise", random, false},
 	} {
 		frame, _ := c.AppendDeflated(nil, 15, test.p, 4)
@@ -153,8 +153,44 @@ func deflated(t testing.TB, p []byte) []byte {
 	return bytes.TrimSuffix(b.Bytes(), []byte(syncTail))
 }
 
+// deflatedAfter is p compressed with reference to the history before it.
+func deflatedAfter(t testing.TB, history, p []byte) []byte {
+	var b bytes.Buffer
+	w, err := flate.NewWriterDict(&b, flate.BestCompression, history)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.Write(p); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	if b.Len() > len(p) {
+		t.Fatalf("%d bytes: it does not refer back", b.Len())
+	}
+	return bytes.TrimSuffix(b.Bytes(), []byte(syncTail))
+}
+
+// finalBlock is p compressed to a final block.
+func finalBlock(t testing.TB, p []byte) []byte {
+	var b bytes.Buffer
+	w, err := flate.NewWriter(&b, flate.BestCompression)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.Write(p); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return b.Bytes()
+}
+
 func TestInflate_GivesBackWhatWasCompressed(t *testing.T) {
 	var c Codec
+	hundred := sample(100)
 	hello := []byte{0xf2, 0x48, 0xcd, 0xc9, 0xc9, 0x07, 0x00}
 	for _, test := range []struct {
 		name string
@@ -168,6 +204,8 @@ func TestInflate_GivesBackWhatWasCompressed(t *testing.T) {
 		{"no compression", append([]byte{0x00, 0x05, 0x00, 0xfa, 0xff}, "Hello\x00"...), "Hello"},
 		{"final block", []byte{0xf3, 0x48, 0xcd, 0xc9, 0xc9, 0x07, 0x00, 0x00}, "Hello"},
 		{"two blocks", []byte{0xf2, 0x48, 0x05, 0x00, 0x00, 0x00, 0xff, 0xff, 0xca, 0xc9, 0xc9, 0x07, 0x00}, "Hello"},
+		{"block that refers back over a final one", append(finalBlock(t, hundred), deflatedAfter(t, hundred, hundred)...), string(hundred) + string(hundred)},
+		{"a few final blocks", append(bytes.Repeat([]byte{0x03, 0x00}, maxFinals-1), 0), ""},
 		{"block after a final one", append([]byte{0xf3, 0x48, 0xcd, 0xc9, 0xc9, 0x07, 0x00}, hello...), "HelloHello"},
 	} {
 		got, err := c.Inflate(test.in, 100000)
@@ -179,8 +217,8 @@ func TestInflate_GivesBackWhatWasCompressed(t *testing.T) {
 
 func TestInflate_RefusesWhatIsTooBigOrDamaged(t *testing.T) {
 	var c Codec
-	bomb := deflated(t, make([]byte, 64<<20))
-	final := []byte{0x03, 0x00} // an empty final block
+	bomb := deflated(t, make([]byte, 4<<20))
+	finals := func(n int) []byte { return append(bytes.Repeat([]byte{0x03, 0x00}, n), 0) } // empty ones
 	for _, test := range []struct {
 		name  string
 		in    []byte
@@ -193,7 +231,7 @@ func TestInflate_RefusesWhatIsTooBigOrDamaged(t *testing.T) {
 		{"cut off", deflated(t, sample(1000))[:100], 1000, link.CloseInvalidData},
 		{"nothing at all", nil, 1000, link.CloseInvalidData},
 		{"a distance before the start", []byte{0x4b, 0x04, 0x92, 0x00}, 1000, link.CloseInvalidData},
-		{"many final blocks", bytes.Repeat(final, 100000), 1000, link.CloseInvalidData},
+		{"many final blocks", finals(100000), 1000, link.CloseInvalidData},
 	} {
 		_, err := c.Inflate(test.in, test.limit)
 		var e *Error

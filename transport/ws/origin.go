@@ -60,5 +60,5 @@ func isLoopback(host string) bool {
 		return true
 	}
 	a, err := netip.ParseAddr(name)
-	return err == nil && a.Unmap().IsLoopback()
+	return err == nil && a.IsLoopback()
 }

@@ -110,11 +110,13 @@ func readerTests() []readerTest {
 		{"empty fragments", masked(0x02, "") + masked(0x80, ""), "binary:", ""},
 		{"empty first fragment", masked(0x02, "") + masked(0x80, "x"), "binary:x", "data:x"},
 		{"ping inside a message", masked(0x02, "a") + masked(0x89, "p") + masked(0x80, "b"), "ping:p binary:ab", "data:a ping:p data:b"},
+		{"two pings inside a message", masked(0x02, "a") + masked(0x89, "op") + masked(0x89, "qrs") + masked(0x80, "b"), "ping:op ping:qrs binary:ab", "data:a ping:op ping:qrs data:b"},
 		{"ping between empty fragments", masked(0x02, "") + masked(0x89, "p") + masked(0x80, ""), "ping:p binary:", "ping:p"},
 		{"pong", masked(0x8a, "late"), "pong:late", "pong:late"},
 		{"largest ping", masked(0x89, long[:125]), "ping:" + long[:125], "ping:" + long[:125]},
 		{"text", masked(0x81, "grüße"), "text:grüße", "fail:1003"},
 		{"text in fragments", masked(0x01, "gr\xc3") + masked(0x80, "\xbc\xc3\x9fe"), "text:grüße", "fail:1003"},
+		{"three texts in fragments", masked(0x01, "grüß") + masked(0x80, "e") + masked(0x01, "\xc3") + masked(0x80, "\xa4") + masked(0x01, "") + masked(0x00, "x") + masked(0x80, ""), "text:grüße text:ä text:x", "fail:1003"},
 		{"text after binary", masked(0x82, "b") + masked(0x81, "t"), "binary:b text:t", "data:b fail:1003"},
 
 		{"close without code", masked(0x88, ""), "close:1005:", "close:1005:"},
@@ -271,6 +273,19 @@ func TestReader_IsIdleBetweenMessagesOnly(t *testing.T) {
 		}
 		if r.Idle() != step.idle {
 			t.Errorf("after %x: Idle() = %v", step.input, r.Idle())
+		}
+	}
+}
+
+func TestReader_SaysWhichLengthRuleIsBroken(t *testing.T) {
+	for input, want := range map[string]*Error{
+		"\x82\xff\x80\x00\x00\x00\x00\x00\x00\x01\x00\x00\x00\x00": errLengthMSB,
+		"\x82\xff\x00\x00\x00\x00\x00\x00\x00\x01\x00\x00\x00\x00": errLengthMinimal,
+		"\x82\xfe\x00\x01\x00\x00\x00\x00":                         errLengthMinimal,
+	} {
+		r := NewReader(link.WebSocket, false, testLimit)
+		if _, _, _, err := r.Next([]byte(input), new(Codec)); err != error(want) {
+			t.Errorf("%x: %v", input, err)
 		}
 	}
 }

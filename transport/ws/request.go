@@ -136,7 +136,7 @@ func (r *request) parseHeader(lines string) error {
 // 3.2), whose host replaces the Host header's.
 func (r *request) parseTarget(target string) error {
 	u, err := url.ParseRequestURI(target)
-	if err != nil || u.Opaque != "" || u.User != nil || target[0] != '/' && u.Host == "" {
+	if err != nil || u.User != nil || target[0] != '/' && u.Host == "" {
 		return errMalformed
 	}
 	if u.Host != "" {
