@@ -11,6 +11,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"flag"
@@ -19,6 +20,7 @@ import (
 	"log"
 	"math/rand/v2"
 	"net"
+	"runtime"
 	"sync"
 	"time"
 
@@ -31,6 +33,9 @@ func main() {
 	listen := flag.String("listen", "127.0.0.1:0", "`address` to accept TCP connections on")
 	seed := flag.Uint64("seed", 1, "seed of the choice of boundaries")
 	flag.Parse()
+	// On one processor, what two clients send leaves in the order in which it
+	// came. See frames.write.
+	runtime.GOMAXPROCS(1)
 	listener, err := net.Listen("tcp", *listen)
 	if err != nil {
 		log.Fatal(err)
@@ -106,14 +111,23 @@ type frames struct {
 	choice *rand.Rand // owned by copy
 }
 
-func (f *frames) write(frame ws.Frame) error {
+// write sends all in one system call, so that a message is not overtaken by one
+// that another client sent after it: the suite that this serves counts on that.
+func (f *frames) write(all ...ws.Frame) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.closed {
 		return net.ErrClosed
 	}
-	f.closed = frame.Header.OpCode == ws.OpClose
-	return ws.WriteFrame(f.conn, ws.MaskFrameInPlace(frame))
+	var out bytes.Buffer
+	for _, frame := range all {
+		f.closed = frame.Header.OpCode == ws.OpClose
+		if err := ws.WriteFrame(&out, ws.MaskFrameInPlace(frame)); err != nil {
+			return err
+		}
+	}
+	_, err := f.conn.Write(out.Bytes())
+	return err
 }
 
 func (f *frames) close(code ws.StatusCode) error {
@@ -144,24 +158,20 @@ func (f *frames) copy(client io.Reader) (err error) {
 // send writes p as one to three messages of one to three frames each. Short
 // frames make up most of them, so that a packet's header is cut too.
 func (f *frames) send(p []byte) error {
+	var all []ws.Frame
 	for _, message := range f.cut(p) {
 		op := ws.OpBinary
 		parts := f.cut(message)
 		for i, part := range parts {
 			last := i == len(parts)-1
-			frame := ws.NewFrame(op, last, append([]byte(nil), part...)) // masking changes it
-			if err := f.write(frame); err != nil {
-				return err
-			}
+			all = append(all, ws.NewFrame(op, last, bytes.Clone(part))) // masking changes it
 			op = ws.OpContinuation
 			if !last && f.choice.IntN(8) == 0 { // allowed between the frames of a message
-				if err := f.write(ws.NewPingFrame([]byte("bridge"))); err != nil {
-					return err
-				}
+				all = append(all, ws.NewPingFrame([]byte("bridge")))
 			}
 		}
 	}
-	return nil
+	return f.write(all...)
 }
 
 // cut divides p into one to three pieces, which may be empty.
