@@ -196,12 +196,9 @@ func TestWebSocket_PacketsNeedNotMatchFrames(t *testing.T) { // [MQTT-6.0.0-2] [
 	t.Parallel()
 	s := startBroker(t, "")
 	each(t, func(t *testing.T, v byte) {
-		topic := unique()
-		all := cat(request(v).bytes(), subscribe(v, 1, nil, sub{topic, 1}),
-			(&publish{topic: topic, payload: "x", qos: 1, id: 2}).bytes(v), pingreq)
-		for name, send := range map[string]func(w *wsConn) error{
-			"all in one frame": func(w *wsConn) error { return w.frame(opBinary, true, all) },
-			"a byte a frame": func(w *wsConn) error {
+		for name, send := range map[string]func(w *wsConn, all []byte) error{
+			"all in one frame": func(w *wsConn, all []byte) error { return w.frame(opBinary, true, all) },
+			"a byte a frame": func(w *wsConn, all []byte) error {
 				for i := range all {
 					if err := w.frame(opBinary, true, all[i:i+1]); err != nil {
 						return err
@@ -209,7 +206,7 @@ func TestWebSocket_PacketsNeedNotMatchFrames(t *testing.T) { // [MQTT-6.0.0-2] [
 				}
 				return nil
 			},
-			"split across": func(w *wsConn) error {
+			"split across": func(w *wsConn, all []byte) error {
 				for i := 0; i < len(all); i += 7 {
 					if err := w.frame(opBinary, true, all[i:min(i+7, len(all))]); err != nil {
 						return err
@@ -217,7 +214,7 @@ func TestWebSocket_PacketsNeedNotMatchFrames(t *testing.T) { // [MQTT-6.0.0-2] [
 				}
 				return nil
 			},
-			"fragments with a ping between": func(w *wsConn) error {
+			"fragments with a ping between": func(w *wsConn, all []byte) error {
 				op := opBinary
 				for i := 0; i < len(all); i += 5 {
 					if err := w.frame(op, i+5 >= len(all), all[i:min(i+5, len(all))]); err != nil {
@@ -230,7 +227,7 @@ func TestWebSocket_PacketsNeedNotMatchFrames(t *testing.T) { // [MQTT-6.0.0-2] [
 				}
 				return nil
 			},
-			"empty frames between": func(w *wsConn) error {
+			"empty frames between": func(w *wsConn, all []byte) error {
 				for i := 0; i < len(all); i += 9 {
 					if err := w.frame(opBinary, true, nil); err != nil {
 						return err
@@ -245,7 +242,10 @@ func TestWebSocket_PacketsNeedNotMatchFrames(t *testing.T) { // [MQTT-6.0.0-2] [
 			t.Run(name, func(t *testing.T) {
 				t.Parallel()
 				c, w := dialWS(t, s, v)
-				if err := send(w); err != nil {
+				topic := unique()
+				all := cat(request(v).bytes(), subscribe(v, 1, nil, sub{topic, 1}),
+					(&publish{topic: topic, payload: "x", qos: 1, id: 2}).bytes(v), pingreq)
+				if err := send(w, all); err != nil {
 					t.Fatal(err)
 				}
 				c.expect(tCONNACK)
