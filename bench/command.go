@@ -3,7 +3,6 @@ package bench
 import (
 	"context"
 	"errors"
-	"fmt"
 	"os"
 
 	"github.com/alecthomas/kong"
@@ -25,6 +24,10 @@ type Command struct {
 	Mixed    Mixed    `cmd:"" help:"Telemetry, broadcast and requests at once."`
 	Soak     Soak     `cmd:"" help:"The mixed load for hours: does memory grow?"`
 	Slow     Slow     `cmd:"" help:"Some readers stall: what happens to the others."`
+
+	Floor  Floor  `cmd:"" help:"What a bare write to a loopback socket costs here."`
+	Peers  Peers  `cmd:"" help:"Run a suite of scenarios against several brokers in turn."`
+	Report Report `cmd:"" help:"Turn results into Markdown and SVG plots."`
 }
 
 // Run parses args as `bench`'s command line and carries it out.
@@ -50,8 +53,10 @@ type Fanout struct {
 }
 
 // Run carries the scenario out.
-func (c *Fanout) Run(ctx context.Context) error {
-	return c.report(ctx, fanout(&c.Options, c.Publishers, c.Subscribers))
+func (c *Fanout) Run(ctx context.Context) error { return c.show(c.measure(ctx)) }
+
+func (c *Fanout) measure(ctx context.Context) (*Result, error) {
+	return c.execute(ctx, fanout(&c.Options, c.Publishers, c.Subscribers))
 }
 
 // Help is the scenario's page.
@@ -69,8 +74,10 @@ type Fanin struct {
 }
 
 // Run carries the scenario out.
-func (c *Fanin) Run(ctx context.Context) error {
-	return c.report(ctx, fanin(&c.Options, c.Publishers, c.Subscribers))
+func (c *Fanin) Run(ctx context.Context) error { return c.show(c.measure(ctx)) }
+
+func (c *Fanin) measure(ctx context.Context) (*Result, error) {
+	return c.execute(ctx, fanin(&c.Options, c.Publishers, c.Subscribers))
 }
 
 // Help is the scenario's page.
@@ -86,7 +93,11 @@ type Pairs struct {
 }
 
 // Run carries the scenario out.
-func (c *Pairs) Run(ctx context.Context) error { return c.report(ctx, pairs(&c.Options, c.Pairs)) }
+func (c *Pairs) Run(ctx context.Context) error { return c.show(c.measure(ctx)) }
+
+func (c *Pairs) measure(ctx context.Context) (*Result, error) {
+	return c.execute(ctx, pairs(&c.Options, c.Pairs))
+}
 
 // Help is the scenario's page.
 func (*Pairs) Help() string {
@@ -101,7 +112,11 @@ type Request struct {
 }
 
 // Run carries the scenario out.
-func (c *Request) Run(ctx context.Context) error { return c.report(ctx, request(&c.Options, c.Pairs)) }
+func (c *Request) Run(ctx context.Context) error { return c.show(c.measure(ctx)) }
+
+func (c *Request) measure(ctx context.Context) (*Result, error) {
+	return c.execute(ctx, request(&c.Options, c.Pairs))
+}
 
 // Help is the scenario's page.
 func (*Request) Help() string {
@@ -109,22 +124,24 @@ func (*Request) Help() string {
 it. One round trip is two messages through the broker; CPU time and latency are per round trip.`
 }
 
-// report runs s, prints the result and writes it where the options say.
-func (o *Options) report(ctx context.Context, s *scenario) error {
-	r, err := o.execute(ctx, s)
-	if err != nil {
-		return o.ended(s.name, err)
-	}
-	return o.emit(r)
+// runner is a scenario's command, its flags filled in.
+type runner interface {
+	measure(ctx context.Context) (*Result, error)
+	options() *Options
 }
 
-// ended names the scenario in err; a process that carried a part of a run has
-// ended well.
-func (o *Options) ended(name string, err error) error {
+func (o *Options) options() *Options { return o }
+
+// show prints the result and writes it where the options say. A process that
+// carried a part of a run has nothing to show and has ended well.
+func (o *Output) show(r *Result, err error) error {
 	if errors.Is(err, errServed) {
 		return nil
 	}
-	return fmt.Errorf("%s: %w", name, err)
+	if err != nil {
+		return err
+	}
+	return o.emit(r)
 }
 
 // emit prints r and writes it where the options say.

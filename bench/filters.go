@@ -23,8 +23,10 @@ matches exactly three filters, one of each kind, of three different clients. Pub
 }
 
 // Run carries the scenario out.
-func (c *Wildcard) Run(ctx context.Context) error {
-	return c.report(ctx, wildcard(&c.Options, c.Filters, c.Subscribers, c.Publishers))
+func (c *Wildcard) Run(ctx context.Context) error { return c.show(c.measure(ctx)) }
+
+func (c *Wildcard) measure(ctx context.Context) (*Result, error) {
+	return c.execute(ctx, wildcard(&c.Options, c.Filters, c.Subscribers, c.Publishers))
 }
 
 // The filters of one site: perSite in all.
@@ -124,7 +126,9 @@ per member, as a group promises none.`
 }
 
 // Run carries the scenario out.
-func (c *Shared) Run(ctx context.Context) error {
+func (c *Shared) Run(ctx context.Context) error { return c.show(c.measure(ctx)) }
+
+func (c *Shared) measure(ctx context.Context) (*Result, error) {
 	o := &c.Options
 	s := o.build("shared", "delivery", 1, 8)
 	s.title = fmt.Sprintf("shared, %d → %d groups of %d, QoS %d, %s", c.Publishers, c.Groups, c.Members, o.QoS, o.pressure())
@@ -142,5 +146,5 @@ func (c *Shared) Run(ctx context.Context) error {
 	for i := range c.Publishers {
 		s.sender(o, s.client(drive.Client{Part: i}), c.Groups, fmt.Sprintf("hb/%s/s/%d", s.id, i), "")
 	}
-	return o.report(ctx, s)
+	return o.execute(ctx, s)
 }

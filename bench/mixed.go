@@ -26,8 +26,10 @@ rest are pairs that send requests and replies at QoS 0. --qos does not apply. Ea
 second of 1,000 clients about 3,600 are telemetry, 1,300 are requests and 18 are broadcasts that reach 300 clients each.`
 
 // Run carries the scenario out.
-func (c *Mixed) Run(ctx context.Context) error {
-	return c.report(ctx, mixed(&c.Options, "mixed", c.Clients))
+func (c *Mixed) Run(ctx context.Context) error { return c.show(c.measure(ctx)) }
+
+func (c *Mixed) measure(ctx context.Context) (*Result, error) {
+	return c.execute(ctx, mixed(&c.Options, "mixed", c.Clients))
 }
 
 func mixed(o *Options, name string, clients int) *scenario {
@@ -93,7 +95,9 @@ broker's memory grew in the last three quarters of it, as the slope of a line th
 }
 
 // Run carries the scenario out.
-func (c *Soak) Run(ctx context.Context) error {
+func (c *Soak) Run(ctx context.Context) error { return c.show(c.measure(ctx)) }
+
+func (c *Soak) measure(ctx context.Context) (*Result, error) {
 	c.Duration = c.Hours
 	if c.Rate == 0 {
 		c.Rate = 2000
@@ -101,10 +105,10 @@ func (c *Soak) Run(ctx context.Context) error {
 	s := mixed(&c.Options, "soak", c.Clients)
 	r, err := c.execute(ctx, s)
 	if err != nil {
-		return c.ended("soak", err)
+		return nil, err
 	}
 	r.Growth = growth(r.Samples[len(r.Samples)/4:])
-	return c.emit(r)
+	return r, nil
 }
 
 // growth is the slope of memory over time in bytes per hour, by least squares.
@@ -127,7 +131,7 @@ func growth(samples []Sample) float64 {
 // Slow is the scenario `slow`.
 type Slow struct {
 	Options
-	Readers int `help:"Subscribers that read." default:"50"`
+	Readers int `help:"Subscribers that read." default:"20"`
 	Stalled int `help:"Subscribers that stop reading." default:"10"`
 }
 
@@ -139,7 +143,9 @@ and how far the broker's memory went. What the stalled ones miss does not count.
 }
 
 // Run carries the scenario out.
-func (c *Slow) Run(ctx context.Context) error {
+func (c *Slow) Run(ctx context.Context) error { return c.show(c.measure(ctx)) }
+
+func (c *Slow) measure(ctx context.Context) (*Result, error) {
 	o := &c.Options
 	if o.Rate == 0 {
 		o.Rate = 1000
@@ -156,11 +162,7 @@ func (c *Slow) Run(ctx context.Context) error {
 	}
 	s.plan.Streams = c.Readers + c.Stalled
 	s.sender(o, s.client(drive.Client{}), c.Readers, "hb/"+s.id+"/slow", "")
-	r, err := o.twice(ctx, s)
-	if err != nil {
-		return o.ended("slow", err)
-	}
-	return o.emit(r)
+	return o.twice(ctx, s)
 }
 
 // twice measures s calm, then with the clients stalled that are to stall.

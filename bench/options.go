@@ -56,6 +56,8 @@ type Options struct {
 	Load   `group:"Load:"`
 	Pool   `group:"Clients:"`
 	Output `group:"Output:"`
+
+	argv []string // arguments that give these options, if not the process's own
 }
 
 // target resolves the broker's URL.

@@ -83,7 +83,7 @@ func (o *Options) startProcesses(ctx context.Context, s *scenario, parts int) (*
 	// It can only fail for an address that is not mapped.
 	f.release = func() { _ = unix.Munmap(mem) }
 	for i := range parts {
-		w, err := startProcess(ctx, file, fmt.Sprintf("%s=%d/%d/%s", partVariable, i, parts, s.id))
+		w, err := startProcess(ctx, o.argv, file, fmt.Sprintf("%s=%d/%d/%s", partVariable, i, parts, s.id))
 		if err != nil {
 			f.close()
 			return nil, err
@@ -102,12 +102,15 @@ type process struct {
 	out *json.Decoder
 }
 
-func startProcess(ctx context.Context, shared *os.File, env string) (*process, error) {
+func startProcess(ctx context.Context, argv []string, shared *os.File, env string) (*process, error) {
 	exe, err := os.Executable()
 	if err != nil {
 		return nil, err
 	}
-	c := exec.CommandContext(ctx, exe, os.Args[1:]...)
+	if argv == nil {
+		argv = os.Args[1:]
+	}
+	c := exec.CommandContext(ctx, exe, argv...)
 	c.Env = append(os.Environ(), env)
 	c.ExtraFiles = []*os.File{shared}
 	c.Stderr = os.Stderr

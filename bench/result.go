@@ -141,9 +141,8 @@ func (r *Result) print(w io.Writer) {
 		fmt.Fprintf(w, "  accounting   %d sent, %d of %d delivered: %d lost, %d duplicates (%d flagged), %d out of order\n",
 			t.Sent, t.Delivered, t.Expected, t.Lost, t.Duplicates, t.Flagged, t.Disordered)
 	}
-	if t.Strange+t.Refused+t.StrayAcks+t.Stalls+t.Failed+t.Disconnects > 0 {
-		fmt.Fprintf(w, "  trouble      %d stalls, %d failed to connect, %d disconnected, %d refused, %d strange, %d stray acknowledgements\n",
-			t.Stalls, t.Failed, t.Disconnects, t.Refused, t.Strange, t.StrayAcks)
+	if text := t.Trouble(); text != "" {
+		fmt.Fprintf(w, "  trouble      %s\n", text)
 	}
 	var errs []string
 	for e, n := range r.Errors {

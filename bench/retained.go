@@ -27,13 +27,7 @@ The duration and warm-up do not apply.`
 const storers = 10
 
 // Run carries the scenario out.
-func (c *Retained) Run(ctx context.Context) error {
-	r, err := c.measure(ctx)
-	if err != nil {
-		return c.ended("retained", err)
-	}
-	return c.emit(r)
-}
+func (c *Retained) Run(ctx context.Context) error { return c.show(c.measure(ctx)) }
 
 func (c *Retained) scenario() *scenario {
 	o := &c.Options

@@ -2,17 +2,35 @@ package bench
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"hashplus/bench/drive"
 )
 
+// Unloaded is what a scenario takes that publishes nothing.
+type Unloaded struct {
+	Broker `group:"Broker:"`
+	Pool   `group:"Clients:"`
+	Output `group:"Output:"`
+
+	all Options
+}
+
+// options returns the same pointer each time, so that a suite may change what
+// the run will see.
+func (u *Unloaded) options() *Options {
+	if u.all.URL == "" {
+		u.all = Options{Broker: u.Broker, Pool: u.Pool, Output: u.Output}
+	}
+	return &u.all
+}
+
 // Connect is the scenario `connect`.
 type Connect struct {
-	Broker   `group:"Broker:"`
-	Pool     `group:"Clients:"`
-	Output   `group:"Output:"`
+	Unloaded
 	Sessions int `help:"Connections to make; they stay open until the end." default:"5000"`
 }
 
@@ -23,22 +41,22 @@ broker is per connect.`
 }
 
 // Run carries the scenario out.
-func (c *Connect) Run(ctx context.Context) error {
-	o := &Options{Broker: c.Broker, Pool: c.Pool, Output: c.Output}
+func (c *Connect) Run(ctx context.Context) error { return c.show(c.measure(ctx)) }
+
+func (c *Connect) measure(ctx context.Context) (*Result, error) {
+	o := c.options()
 	s := o.sessions("connect", c.Sessions)
 	r, err := o.ramp(ctx, s, []int{c.Sessions}, 0)
 	if err != nil {
-		return o.ended("connect", err)
+		return nil, err
 	}
 	r.Points = nil
-	return o.emit(r)
+	return r, nil
 }
 
 // Idle is the scenario `idle`.
 type Idle struct {
-	Broker `group:"Broker:"`
-	Pool   `group:"Clients:"`
-	Output `group:"Output:"`
+	Unloaded
 	Steps  []int         `help:"Numbers of sessions at which memory is read, ascending." default:"2000,6000,10000,14000,18000"`
 	Settle time.Duration `help:"How long to wait before memory is read." default:"3s"`
 }
@@ -50,21 +68,26 @@ is the growth from the first step to the last, divided by the sessions between t
 }
 
 // Run carries the scenario out.
-func (c *Idle) Run(ctx context.Context) error {
-	o := &Options{Broker: c.Broker, Pool: c.Pool, Output: c.Output}
+func (c *Idle) Run(ctx context.Context) error { return c.show(c.measure(ctx)) }
+
+func (c *Idle) measure(ctx context.Context) (*Result, error) {
+	o := c.options()
+	if len(c.Steps) == 0 || !slices.IsSorted(c.Steps) {
+		return nil, errors.New("--steps must ascend")
+	}
 	s := o.sessions("idle", c.Steps[len(c.Steps)-1])
 	for i := range s.plan.Clients {
 		s.plan.Clients[i].Subs = o.sub(fmt.Sprintf("hb/%s/idle/%d", s.id, i))
 	}
 	r, err := o.ramp(ctx, s, c.Steps, c.Settle)
 	if err != nil {
-		return o.ended("idle", err)
+		return nil, err
 	}
 	a, b := r.Points[0], r.Points[len(r.Points)-1]
 	if b.Sessions > a.Sessions {
 		r.RSSPerUnit = (float64(b.RSS) - float64(a.RSS)) / float64(b.Sessions-a.Sessions)
 	}
-	return o.emit(r)
+	return r, nil
 }
 
 // sessions is n clients that only connect.

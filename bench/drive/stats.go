@@ -1,6 +1,8 @@
 package drive
 
 import (
+	"fmt"
+	"strings"
 	"sync/atomic"
 
 	"github.com/HdrHistogram/hdrhistogram-go"
@@ -56,6 +58,24 @@ func (t *Tally) Add(o *Tally) {
 	t.Connected += o.Connected
 	t.Failed += o.Failed
 	t.Disconnects += o.Disconnects
+}
+
+// Trouble lists what is not zero and should be; it is empty if all went well.
+func (t *Tally) Trouble() string {
+	var parts []string
+	for _, x := range []struct {
+		n    uint64
+		what string
+	}{
+		{t.Lost, "lost"}, {t.Duplicates, "duplicates"}, {t.Disordered, "out of order"}, {t.Strange, "strange"},
+		{t.Stalls, "stalls of a publisher"}, {t.Failed, "failed to connect"}, {t.Disconnects, "disconnected"},
+		{t.Refused, "refused"}, {t.StrayAcks, "stray acknowledgements"},
+	} {
+		if x.n > 0 {
+			parts = append(parts, fmt.Sprintf("%d %s", x.n, x.what))
+		}
+	}
+	return strings.Join(parts, ", ")
 }
 
 // Outcome is what one Loop hands back.
