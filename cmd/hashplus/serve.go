@@ -64,15 +64,18 @@ func (c *serveCommand) Run(env *environment, ctx *kong.Context) error {
 	if err := c.finish(); err != nil {
 		return usageError{err}
 	}
+	o := c.brokerOptions()
+	if err := c.access(&o); err != nil {
+		return err
+	}
 	if c.Check {
 		return c.writeEffective(env.stdout, serveFlags(ctx))
 	}
-	return c.serve(env)
+	return c.serve(env, o)
 }
 
-func (c *configuration) serve(env *environment) error {
+func (c *configuration) serve(env *environment, o broker.Options) error {
 	log := c.logger(env)
-	o := c.brokerOptions()
 	o.Logger = log
 	b, err := broker.New(o)
 	if err != nil {
