@@ -103,11 +103,12 @@ type Listener struct {
 	// also a loopback Origin. "*" lets every page in.
 	Origins []string
 
-	// Subprotocols are the protocols spoken, the first being preferred. Of those a
-	// client offers the server takes one of these, if there is one.
+	// Subprotocols are the protocols spoken; default "mqtt" and "mqttv3.1". The
+	// first one that the client offers is chosen; a client that offers only
+	// others is refused.
 	Subprotocols []string
 
-	// RequireSubprotocol refuses a client that offers none of Subprotocols.
+	// RequireSubprotocol refuses a client that offers none at all.
 	RequireSubprotocol bool
 
 	// Ping is the interval of server pings; default 25 s, negative for none.
@@ -119,8 +120,9 @@ type Listener struct {
 	// Deflate lets clients negotiate permessage-deflate.
 	Deflate bool
 
-	// DeflateMinSize is the smallest packet that is worth compressing; default
-	// 128 bytes.
+	// DeflateMinSize is the smallest message that is worth compressing in
+	// message mode; default 128 bytes. See also link.Loop.AppendFrame, where the
+	// caller chooses.
 	DeflateMinSize int
 
 	// MaxMessage bounds a message in message mode, and one that was compressed
@@ -151,7 +153,7 @@ func (l *Listener) Validate() error {
 		if l.Path != "" && l.Path[0] != '/' {
 			faults = append(faults, fmt.Errorf("listener %q: path %q must begin with /", l.Addr, l.Path))
 		}
-		if l.RequireSubprotocol && len(l.Subprotocols) == 0 {
+		if l.RequireSubprotocol && l.Subprotocols != nil && len(l.Subprotocols) == 0 {
 			faults = append(faults, fmt.Errorf("listener %q requires a sub-protocol but names none", l.Addr))
 		}
 	default:

@@ -11,9 +11,6 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// rawSockets tells that connections can be file descriptors in a poller.
-const rawSockets = true
-
 // wakeSlot marks the poller's own eventfd.
 const wakeSlot = ^uint32(0)
 

@@ -7,11 +7,7 @@ import (
 	"time"
 )
 
-// rawSockets tells that connections can be file descriptors in a poller. Here
-// they are all served by goroutines, see pipe.
-const rawSockets = false
-
-var errNoPoller = errors.New("transport: no poller on this system")
+var errNoPoller = errors.New("transport: no poller on this system") // goroutines serve every connection, see pipe
 
 // poller waits for wake only.
 type poller struct {

@@ -1,0 +1,6 @@
+//go:build race
+
+package transport
+
+// raceEnabled: the race detector allocates, so promises about that are not checked.
+const raceEnabled = true
