@@ -155,8 +155,10 @@ func (b *Broker) each(ctx context.Context, f func(*loop)) error {
 func (b *Broker) Shutdown(ctx context.Context) error {
 	b.draining.Store(true)
 	err := b.each(ctx, func(l *loop) {
-		for c := range l.clients {
-			c.shutdown()
+		for _, s := range l.sessions {
+			if s.client != nil {
+				s.client.shutdown()
+			}
 		}
 	})
 	b.requests.close()

@@ -353,7 +353,6 @@ func (c *client) leave(reason wire.ReasonCode, publishWill bool) {
 	if was != open {
 		return
 	}
-	delete(c.l.clients, c)
 	c.l.stats.connected.Add(-1)
 	s := c.session
 	w := c.will

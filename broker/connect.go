@@ -146,8 +146,7 @@ func (c *client) enter() {
 	}
 	present := s != nil
 	if s == nil {
-		s = &session{id: id, uid: l.b.uid.Add(1), username: p.identity.Username, loop: l}
-		s.timer.Owner = s
+		s = &session{id: id, uid: l.b.uid.Add(1), username: p.identity.Username, loop: l, traffic: &l.idle}
 		l.sessions[id] = s
 		l.stats.sessions.Add(1)
 	}
@@ -163,7 +162,6 @@ func (c *client) enter() {
 	c.accept(present)
 	c.pending = nil
 	c.state = open
-	l.clients[c] = struct{}{}
 	l.stats.connected.Add(1)
 	if o := l.b.opts.Observer; o != nil {
 		o.Connected(ClientEvent{Identity: *s.who(), Version: c.version, CleanStart: p.connect.CleanStart, Resumed: present})

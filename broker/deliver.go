@@ -340,7 +340,7 @@ func (l *loop) hand(s *session, m *message, qos byte, retain bool, ids []uint32)
 		s.enqueue(delivery{msg: m.own(), qos: qos, retain: retain, subIDs: ids})
 		return
 	}
-	n := s.window.push(delivery{msg: m.own(), qos: qos, retain: retain, subIDs: ids, sent: true, quota: true})
+	n := s.busy().window.push(delivery{msg: m.own(), qos: qos, retain: retain, subIDs: ids, sent: true, quota: true})
 	s.window.next = n + 1
 	s.quota--
 	c.put(f, m, packetID(n))

@@ -23,7 +23,6 @@ type loop struct {
 	link link.Loop
 
 	sessions map[string]*session
-	clients  map[*client]struct{}
 	groups   map[groupKey]*shareGroup // whose home is here
 
 	nodes   []*topic.Node[filter] // scratch of route
@@ -41,6 +40,7 @@ type loop struct {
 	flooding bool       // the PUBLISH being handled went to an inbox past its high water
 	turn     uint64     // of walk
 
+	idle  traffic // of all sessions that have none; never written to
 	inbox inbox
 	stats stats
 }
@@ -49,7 +49,6 @@ func newLoop(b *Broker, id int, l link.Loop) *loop {
 	return &loop{
 		b: b, id: id, link: l, budget: fanoutBudget,
 		sessions: make(map[string]*session),
-		clients:  make(map[*client]struct{}),
 		groups:   make(map[groupKey]*shareGroup),
 	}
 }

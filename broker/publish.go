@@ -67,10 +67,11 @@ func (c *client) acknowledge(qos byte, id uint16, reason wire.ReasonCode) {
 		c.writeAck(wire.PUBACK, id, reason)
 	case 2:
 		if reason < 0x80 || c.version != wire.V5 {
-			if c.session.received == nil {
-				c.session.received = make(map[uint16]struct{})
+			t := c.session.busy()
+			if t.received == nil {
+				t.received = make(map[uint16]struct{})
 			}
-			c.session.received[id] = struct{}{}
+			t.received[id] = struct{}{}
 		}
 		c.writeAck(wire.PUBREC, id, reason)
 	}

@@ -17,7 +17,7 @@ func inReply(filter string) bool { return strings.HasPrefix(filter, replyRoot) |
 // can't be guessed and lives as long as the session.
 func (s *session) replyPrefix() string {
 	if s.reply == "" {
-		s.reply = replyRoot + token() + "/"
+		s.busy().reply = replyRoot + token() + "/"
 	}
 	return s.reply
 }

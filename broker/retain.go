@@ -37,11 +37,15 @@ func (s *session) begin(r *replay) {
 		s.tellReply(r.sub)
 		return
 	}
-	s.replays = append(s.replays, r)
+	t := s.busy()
+	t.replays = append(t.replays, r)
 	s.wantReplay()
 }
 
 func (s *session) cancelReplay(sub *subscription) {
+	if len(s.replays) == 0 {
+		return
+	}
 	kept := s.replays[:0]
 	for _, r := range s.replays {
 		if r.sub != sub {
@@ -123,7 +127,7 @@ func (s *session) giveRetained(sub *subscription, m *message) {
 		}
 		return
 	}
-	n := s.window.push(delivery{msg: m.own(), qos: qos, retain: true, subIDs: sub.ids})
+	n := s.busy().window.push(delivery{msg: m.own(), qos: qos, retain: true, subIDs: sub.ids})
 	s.window.next = n + 1
 	s.transmit(n, s.window.slot(n))
 }

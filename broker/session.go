@@ -24,25 +24,43 @@ type session struct {
 
 	// Owned by the loop.
 	client   *client   // nil while not connected
+	absence  *absence  // nil while connected
 	identity *Identity // of the latest client; nil until asked for
-	expiry   uint32    // Session Expiry Interval, seconds
-	will     *will     // waiting for its delay, while not connected
-	endAt    int64     // when it ends, while not connected
-	timer    link.Timer
-
 	subs     subscriptions
-	window   window
-	pending  queue
-	quota    int                 // units of the client's Receive Maximum that are free
-	received map[uint16]struct{} // QoS 2 publishes that came in and were not released
-	replays  []*replay           // retained messages on their way, in the order of SUBSCRIBE
-	reply    string              // its reply prefix, "" until asked for
-
-	dropped  uint64 // messages lost to a full queue
-	shared   int    // subscriptions that are members of share groups
+	*traffic        // &loop.idle until busy
+	expiry   uint32 // Session Expiry Interval, seconds
+	quota    int32  // units of the client's Receive Maximum that are free
+	shared   int32  // subscriptions that are members of share groups
 	replayOn bool   // is on the loop's list of replays
 	roomOn   bool   // is on the loop's list of rooms
 	ended    bool
+}
+
+// traffic is what a session has beyond its subscriptions. Most sessions are
+// idle, or take part at QoS 0 only, and are spared it.
+type traffic struct {
+	window   window
+	pending  queue
+	received map[uint16]struct{} // QoS 2 publishes that came in and were not released
+	replays  []*replay           // retained messages on their way, in the order of SUBSCRIBE
+	reply    string              // its reply prefix, "" until asked for
+	dropped  uint64              // messages lost to a full queue
+}
+
+// absence is what a session waits for while it is not connected.
+type absence struct {
+	timer link.Timer
+	will  *will // nil, or waiting for its delay
+	endAt int64 // when the session ends
+}
+
+// busy returns the session's traffic to write to. What s.traffic gives without
+// it may be every idle session's, and is for reading.
+func (s *session) busy() *traffic {
+	if s.traffic == &s.loop.idle {
+		s.traffic = new(traffic)
+	}
+	return s.traffic
 }
 
 // sink takes messages for an in-process subscriber. It must not block.
@@ -57,10 +75,11 @@ func (s *session) online() bool { return s.client != nil || s.sink != nil }
 // not acknowledged [MQTT-4.4.0-1].
 func (s *session) attach(c *client) {
 	s.client = c
-	s.will = nil
-	s.loop.arm(&s.timer, maxTime)
-	s.quota = min(int(c.receiveMaximum), s.loop.b.opts.MaxInflight)
-	s.window.next = s.window.head
+	s.present()
+	s.quota = int32(min(int(c.receiveMaximum), s.loop.b.opts.MaxInflight))
+	if s.window.count > 0 {
+		s.window.next = s.window.head
+	}
 	for n := s.window.head; n < s.window.tail(); n++ {
 		s.window.slot(n).quota = false
 	}
@@ -73,7 +92,7 @@ func (s *session) attach(c *client) {
 func (s *session) detach(w *will) {
 	l := s.loop
 	s.client = nil
-	s.replays = nil
+	s.dropReplays()
 	if w != nil && (w.delay == 0 || s.expiry == 0) {
 		l.fire(w)
 		w = nil
@@ -84,40 +103,56 @@ func (s *session) detach(w *will) {
 	}
 	s.groupsChanged()
 	now := l.now()
-	s.endAt = maxTime
+	a := &absence{endAt: maxTime, will: w}
 	if s.expiry != neverExpires {
-		s.endAt = now + int64(s.expiry)*second
+		a.endAt = now + int64(s.expiry)*second
 	}
-	s.will = w
 	if w != nil {
 		w.due = now + int64(w.delay)*second
 	}
-	s.timer.Owner = s
+	a.timer.Owner = s
+	s.absence = a
 	s.rearm()
 }
 
 func (s *session) rearm() {
-	at := s.endAt
-	if s.will != nil {
-		at = min(at, s.will.due)
+	at := s.absence.endAt
+	if w := s.absence.will; w != nil {
+		at = min(at, w.due)
 	}
-	s.loop.arm(&s.timer, at)
+	s.loop.arm(&s.absence.timer, at)
+}
+
+// present ends the session's absence, and returns the will that waited for it
+// to last longer.
+func (s *session) present() (w *will) {
+	if a := s.absence; a != nil {
+		s.absence = nil
+		w = a.will
+		s.loop.arm(&a.timer, maxTime)
+	}
+	return w
+}
+
+func (s *session) dropReplays() {
+	if len(s.replays) > 0 {
+		s.replays = nil
+	}
 }
 
 // Expire fires the will whose delay is over and ends the session whose expiry
 // is, whichever is due.
 func (s *session) Expire(*link.Timer) {
-	if s.client != nil || s.ended {
+	a, now := s.absence, s.loop.now()
+	if a == nil {
 		return
 	}
-	now := s.loop.now()
-	if now >= s.endAt {
+	if now >= a.endAt {
 		s.end()
 		return
 	}
-	if s.will != nil && now >= s.will.due {
-		w := s.will
-		s.will = nil
+	if w := a.will; w != nil && now >= w.due {
+		a.will = nil
 		s.loop.fire(w)
 	}
 	s.rearm()
@@ -132,16 +167,14 @@ func (s *session) end() {
 	}
 	s.ended = true
 	l := s.loop
-	l.arm(&s.timer, maxTime)
+	w := s.present()
 	if l.sessions[s.id] == s {
 		delete(l.sessions, s.id)
 		l.stats.sessions.Add(-1)
 	}
-	if w := s.will; w != nil {
-		s.will = nil
+	if w != nil {
 		l.fire(w)
 	}
-	s.replays = nil
 	// Last first: what goes back to a group is put before what waits there.
 	for n := s.window.tail(); n > s.window.head; n-- {
 		d := s.window.slot(n - 1)
@@ -157,14 +190,13 @@ func (s *session) end() {
 		}
 		d.msg.release()
 	}
-	s.window = window{}
 	l.stats.queued.Add(-int64(s.pending.count))
 	for s.pending.count > 0 {
 		s.pending.pop().msg.release()
 	}
 	s.subs.each(func(sub *subscription) { l.detachSub(s, sub) })
 	s.subs = subscriptions{}
-	s.received = nil
+	s.traffic = &l.idle
 }
 
 // writable reports whether the client's write queue is below high water; if
@@ -196,7 +228,7 @@ func (s *session) free() int {
 	if !s.ready() {
 		return 0
 	}
-	return s.quota
+	return int(s.quota)
 }
 
 // pump sends what the window and the write queue have room for, in order:
@@ -295,13 +327,14 @@ func (s *session) enqueue(d delivery) {
 		d.msg.release()
 		return
 	}
-	s.pending.push(d)
+	s.busy().pending.push(d)
 	l.stats.queued.Add(1)
 }
 
 // overflowed logs the first loss of a session.
 func (s *session) overflowed() {
-	if s.dropped++; s.dropped == 1 {
+	t := s.busy()
+	if t.dropped++; t.dropped == 1 {
 		s.loop.b.log.Warn("session queue is full", "client", s.id, "messages", s.pending.count,
 			"bytes", s.pending.bytes, "policy", s.loop.b.opts.QueueFull.String())
 	}

@@ -377,7 +377,7 @@ func (s *session) take(m *groupMember, msg *message, seq uint64) bool {
 	if !s.ready() {
 		return false
 	}
-	n := s.window.push(delivery{msg: msg.own(), qos: qos, retain: retain, subIDs: m.sub.ids, group: m.group, seq: seq})
+	n := s.busy().window.push(delivery{msg: msg.own(), qos: qos, retain: retain, subIDs: m.sub.ids, group: m.group, seq: seq})
 	s.window.next = n + 1
 	s.transmit(n, s.window.slot(n))
 	return true
