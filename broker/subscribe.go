@@ -91,7 +91,9 @@ func (c *client) admitFilter(f string) (group, name string, reason wire.ReasonCo
 		return "", "", wire.NotAuthorized
 	}
 	if o.Authorizer != nil && !inReply(name) && !o.Authorizer.CanSubscribe(c.session.who(), name) {
-		return "", "", wire.NotAuthorized
+		// Not NotAuthorized: clients of version 5 that were written for 3.1.1,
+		// the Eclipse suite's among them, read no other refusal than this.
+		return "", "", wire.UnspecifiedError
 	}
 	return group, name, wire.Success
 }
