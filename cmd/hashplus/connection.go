@@ -27,16 +27,16 @@ type connectionFlags struct {
 	SessionExpiry Seconds  `default:"0" help:"How long the server keeps the session after the connection ends: a duration or never (5)."`
 	Keepalive     Duration `short:"k" default:"60s" help:"Keep alive; 0 switches it off."`
 
-	Username     string `help:"User name."`
-	Password     string `help:"Password. Other users of the machine can see it here; prefer the environment variable or --password-file."`
-	PasswordFile string `type:"path" help:"File with the password, without the line end."`
+	Username     string   `help:"User name."`
+	Password     argument `placeholder:"TEXT" help:"Password. Other users of the machine can see it here; prefer the environment variable or --password-file."`
+	PasswordFile string   `type:"path" help:"File with the password, without the line end."`
 
 	ConnectUserProperty []userProperty `placeholder:"NAME=VALUE" sep:"none" help:"User property of CONNECT (5). Repeatable."`
 	ReceiveMaximum      uint16         `help:"QoS 1 and 2 messages that the server may have on the way to us (5)."`
 	MaxPacketSize       Size           `help:"Largest packet that the server may send us (5)."`
 
 	WillTopic        string         `help:"Topic of the will."`
-	WillMessage      string         `help:"Payload of the will."`
+	WillMessage      argument       `placeholder:"TEXT" help:"Payload of the will."`
 	WillQoS          byte           `name:"will-qos" default:"0" help:"QoS of the will."`
 	WillRetain       bool           `help:"Retain the will."`
 	WillDelay        Seconds        `default:"0" help:"How long after the connection was lost the will is sent (5)."`
@@ -163,11 +163,11 @@ func (f *connectionFlags) credentials(o *mqttclient.Options) error {
 	if f.Username != "" {
 		o.Username, o.HasUsername = f.Username, true
 	}
-	if f.Password != "" && f.PasswordFile != "" {
+	if f.Password.given && f.PasswordFile != "" {
 		return errors.New("--password and --password-file: give one of them")
 	}
-	if f.Password != "" {
-		o.Password, o.HasPassword = []byte(f.Password), true
+	if f.Password.given {
+		o.Password, o.HasPassword = f.Password.bytes(), true
 	}
 	if f.PasswordFile != "" {
 		b, err := os.ReadFile(f.PasswordFile)
@@ -182,7 +182,7 @@ func (f *connectionFlags) credentials(o *mqttclient.Options) error {
 
 func (f *connectionFlags) will(o *mqttclient.Options) error {
 	if f.WillTopic == "" {
-		if f.WillMessage != "" || f.WillQoS != 0 || f.WillRetain || f.WillDelay != 0 || f.WillExpiry != 0 ||
+		if f.WillMessage.given || f.WillQoS != 0 || f.WillRetain || f.WillDelay != 0 || f.WillExpiry != 0 ||
 			f.WillContentType != "" || len(f.WillUserProperty) > 0 {
 			return errors.New("the --will flags need --will-topic")
 		}
@@ -195,7 +195,7 @@ func (f *connectionFlags) will(o *mqttclient.Options) error {
 		return fmt.Errorf("--will-qos is %d; allowed are 0, 1, 2", f.WillQoS)
 	}
 	w := &mqttclient.Will{Delay: uint32(f.WillDelay)}
-	w.Topic, w.Payload, w.QoS, w.Retain = f.WillTopic, []byte(f.WillMessage), f.WillQoS, f.WillRetain
+	w.Topic, w.Payload, w.QoS, w.Retain = f.WillTopic, f.WillMessage.bytes(), f.WillQoS, f.WillRetain
 	w.ContentType, w.User = f.WillContentType, userProperties(f.WillUserProperty)
 	w.HasExpiry, w.Expiry = f.WillExpiry != 0, uint32(f.WillExpiry)
 	o.Will = w

@@ -63,19 +63,7 @@ func run(env *environment, args []string) (code int) {
 		}
 	}()
 	var c commands
-	parser, err := kong.New(&c,
-		kong.Name("hashplus"),
-		kong.Description("An MQTT broker for WebSocket and TCP, and clients for it."),
-		kong.Writers(env.stdout, env.stderr),
-		kong.Exit(func(code int) { panic(exit(code)) }),
-		kong.ConfigureHelp(kong.HelpOptions{Compact: true, WrapUpperBound: 100}),
-		kong.PostBuild(nameEnvironment),
-		kong.Bind(env),
-	)
-	if err != nil {
-		panic(err) // a mistake in the struct tags, which every test sees
-	}
-	parsed, err := parser.Parse(args)
+	parsed, err := newParser(&c, env, kong.Exit(func(code int) { panic(exit(code)) })).Parse(args)
 	if err != nil {
 		fmt.Fprintf(env.stderr, "hashplus: %v\n", err)
 		return exitUsage
@@ -85,6 +73,22 @@ func run(env *environment, args []string) (code int) {
 		return exitCode(err)
 	}
 	return exitOK
+}
+
+// newParser is the parser that fills c.
+func newParser(c *commands, env *environment, options ...kong.Option) *kong.Kong {
+	parser, err := kong.New(c, append(options,
+		kong.Name("hashplus"),
+		kong.Description("An MQTT broker for WebSocket and TCP, and clients for it."),
+		kong.Writers(env.stdout, env.stderr),
+		kong.ConfigureHelp(kong.HelpOptions{Compact: true, WrapUpperBound: 100}),
+		kong.PostBuild(nameEnvironment),
+		kong.Bind(env),
+	)...)
+	if err != nil {
+		panic(err) // a mistake in the struct tags, which every test sees
+	}
+	return parser
 }
 
 // nameEnvironment gives every flag its environment variable.

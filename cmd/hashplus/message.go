@@ -9,6 +9,8 @@ import (
 	"os"
 	"unicode/utf8"
 
+	"github.com/alecthomas/kong"
+
 	"hashplus/cmd/hashplus/mqttclient"
 )
 
@@ -22,7 +24,7 @@ type messageFlags struct {
 	MessageExpiry   Seconds        `default:"0" help:"Message expiry (5); 0 sets none."`
 	UserProperty    []userProperty `placeholder:"NAME=VALUE" sep:"none" help:"User property (5). Repeatable."`
 	ResponseTopic   string         `help:"Topic to reply to (5)."`
-	CorrelationData string         `help:"Correlation data (5)."`
+	CorrelationData argument       `placeholder:"TEXT" help:"Correlation data (5)."`
 }
 
 // message builds the message without its payload.
@@ -43,30 +45,53 @@ func (f *messageFlags) message(v protocolVersion) (mqttclient.Message, error) {
 	m.Text = f.PayloadFormat == "text"
 	m.HasExpiry, m.Expiry = f.MessageExpiry != 0, uint32(f.MessageExpiry)
 	m.User = userProperties(f.UserProperty)
-	if f.CorrelationData != "" {
-		m.CorrelationData = []byte(f.CorrelationData)
-	}
+	m.CorrelationData = f.CorrelationData.bytes()
 	if !m.IsZero() && mqttclient.Version(v) != mqttclient.V5 {
 		return m, usagef("message properties need --mqtt-version 5")
 	}
 	return m, nil
 }
 
+// argument is a flag's value byte for byte, where kong would replace what is not
+// UTF-8.
+type argument struct {
+	text  string
+	given bool // the value may be empty
+}
+
+// Decode is part of kong.MapperValue.
+func (a *argument) Decode(ctx *kong.DecodeContext) error {
+	t := ctx.Scan.Pop()
+	if t.IsEOL() {
+		return errors.New("missing value")
+	}
+	a.text, a.given = t.String(), true
+	return nil
+}
+
+// bytes is the value, nil if the flag was not given.
+func (a *argument) bytes() []byte {
+	if !a.given {
+		return nil
+	}
+	return []byte(a.text)
+}
+
 // payloadFlags say where the payload comes from.
 type payloadFlags struct {
-	Message *string `short:"m" xor:"payload" help:"Payload."`
-	File    string  `short:"f" xor:"payload" type:"path" help:"File whose content is the payload; - is standard input."`
-	Empty   bool    `short:"n" xor:"payload" help:"Publish an empty payload; with --retain it clears what is retained."`
+	Message argument `short:"m" xor:"payload" placeholder:"TEXT" help:"Payload."`
+	File    string   `short:"f" xor:"payload" type:"path" help:"File whose content is the payload; - is standard input."`
+	Empty   bool     `short:"n" xor:"payload" help:"Publish an empty payload; with --retain it clears what is retained."`
 }
 
 // given reports whether any source was named.
-func (f *payloadFlags) given() bool { return f.Message != nil || f.File != "" || f.Empty }
+func (f *payloadFlags) given() bool { return f.Message.given || f.File != "" || f.Empty }
 
 // read returns the payload.
 func (f *payloadFlags) read(stdin io.Reader) ([]byte, error) {
 	switch {
-	case f.Message != nil:
-		return []byte(*f.Message), nil
+	case f.Message.given:
+		return f.Message.bytes(), nil
 	case f.File == "-":
 		return io.ReadAll(stdin)
 	case f.File != "":

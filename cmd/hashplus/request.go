@@ -85,8 +85,8 @@ func (c *requestCommand) Run(env *environment) error {
 // ask subscribes to the reply topic, publishes the request and waits.
 func (c *requestCommand) ask(ctx context.Context, client *mqttclient.Client, w *replies, m mqttclient.Message, replyTo string) error {
 	v5 := mqttclient.Version(c.MQTTVersion) == mqttclient.V5
-	filter := replyTo
-	if replyTo == "" {
+	filter, own := replyTo, replyTo == ""
+	if own {
 		prefix, err := c.replyPrefix(ctx, client, w, v5)
 		if err != nil {
 			return err
@@ -99,7 +99,13 @@ func (c *requestCommand) ask(ctx context.Context, client *mqttclient.Client, w *
 			m.CorrelationData = []byte(rand.Text()[:16])
 		}
 	}
-	w.expect(replyTo, m.CorrelationData)
+	if own {
+		// The topic is for this request only, and a responder that got it in the
+		// payload may speak 3.x, which cannot return Correlation Data.
+		w.expect(replyTo, nil)
+	} else {
+		w.expect(replyTo, m.CorrelationData)
+	}
 	if err := subscribe(ctx, client, []mqttclient.Subscription{{Filter: filter, QoS: m.QoS}}); err != nil {
 		return err
 	}

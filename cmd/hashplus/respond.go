@@ -22,7 +22,7 @@ type respondCommand struct {
 	connectionFlags
 	Topic         []string `short:"t" required:"" sep:"none" help:"Topic filter of the requests; $$share/group/filter shares them among responders. Repeatable."`
 	QoS           byte     `name:"qos" short:"q" default:"0" help:"QoS of requests and replies: 0, 1 or 2."`
-	Message       *string  `short:"m" xor:"reply" help:"Reply with this."`
+	Message       argument `short:"m" xor:"reply" placeholder:"TEXT" help:"Reply with this."`
 	Echo          bool     `xor:"reply" help:"Reply with the payload of the request."`
 	Exec          string   `xor:"reply" placeholder:"COMMAND" help:"Reply with what this shell command prints. The payload is its standard input; MQTT_TOPIC, MQTT_RESPONSE_TOPIC, MQTT_CONTENT_TYPE are in its environment."`
 	ExecTimeout   Duration `default:"30s" help:"Limit for one run of the command."`
@@ -41,7 +41,7 @@ func (c *respondCommand) Run(env *environment) error {
 		return err
 	}
 	switch {
-	case c.Message == nil && !c.Echo && c.Exec == "":
+	case !c.Message.given && !c.Echo && c.Exec == "":
 		return usagef("nothing to reply: give --message, --echo or --exec")
 	case c.Parallel < 1:
 		return usagef("--parallel is %d; it must be at least 1", c.Parallel)
@@ -128,6 +128,9 @@ func (c *respondCommand) answer(ctx context.Context, env *environment, client *m
 	if to == "" && c.ReplyTopicKey != "" {
 		to = topicFromJSON(m.Payload, c.ReplyTopicKey)
 	}
+	if to == "" {
+		return skippedError{fmt.Errorf("request on %s: it has no response topic", m.Topic)}
+	}
 	if err := checkTopic("the response topic", to); err != nil {
 		return skippedError{fmt.Errorf("request on %s: %w", m.Topic, err)}
 	}
@@ -135,8 +138,8 @@ func (c *respondCommand) answer(ctx context.Context, env *environment, client *m
 	reply.CorrelationData = m.CorrelationData
 	reply.ContentType = c.ContentType
 	switch {
-	case c.Message != nil:
-		reply.Payload = []byte(*c.Message)
+	case c.Message.given:
+		reply.Payload = c.Message.bytes()
 	case c.Echo:
 		reply.Payload = m.Payload
 		reply.Text = m.Text

@@ -133,8 +133,9 @@ func (d *v3) subscribe(ctx context.Context, subs []Subscription) ([]byte, error)
 
 func (d *v3) disconnect(ctx context.Context, withWill bool) {
 	if withWill {
-		// 3.x has no such DISCONNECT: dropping the connection is it.
-		_ = d.conn.Load().Close() // that it may be closed already is the point
+		// 3.x has no such DISCONNECT: dropping the connection is it. The library
+		// does not notice a Close by others, but a read that fails.
+		_ = d.conn.Load().SetReadDeadline(time.Unix(1, 0)) // it may be closed already
 		select {
 		case <-*d.lost.Load():
 		case <-ctx.Done():
