@@ -1,7 +1,6 @@
 package broker
 
 import (
-	"context"
 	"crypto/rand"
 
 	"hashplus/broker/wire"
@@ -16,7 +15,6 @@ type pendingConnect struct {
 	exchange AuthExchange
 	request  *AuthRequest
 	authData []byte // for CONNACK
-	cancel   context.CancelFunc
 }
 
 func refusal(r wire.ReasonCode, detail string) error { return &wire.Error{Reason: r, Detail: detail} }

@@ -115,17 +115,6 @@ func (q *queue) push(d delivery) {
 	q.bytes += d.msg.size()
 }
 
-// unshift puts d before all others.
-func (q *queue) unshift(d delivery) {
-	if q.count == len(q.ring) {
-		q.grow()
-	}
-	q.head = (q.head - 1) & (len(q.ring) - 1)
-	q.ring[q.head] = d
-	q.count++
-	q.bytes += d.msg.size()
-}
-
 func (q *queue) grow() {
 	grown := make([]delivery, max(4, 2*len(q.ring)))
 	for i := range q.count {
@@ -133,9 +122,6 @@ func (q *queue) grow() {
 	}
 	q.ring, q.head = grown, 0
 }
-
-// front is the delivery that pop returns next; count must not be 0.
-func (q *queue) front() *delivery { return &q.ring[q.head] }
 
 func (q *queue) pop() delivery {
 	d := q.ring[q.head]
