@@ -346,6 +346,24 @@ func (c *client) quiet(d time.Duration) {
 	}
 }
 
+// rest returns what comes until nothing comes for a while. Shared messages take
+// another way than others, so no message can tell that all of them are there.
+func (c *client) rest() []*packet {
+	all := c.held
+	c.held = nil
+	for {
+		select {
+		case p := <-c.in:
+			if p == nil {
+				return all
+			}
+			all = append(all, p)
+		case <-time.After(soon):
+			return all
+		}
+	}
+}
+
 // alive fails unless the server still answers this connection.
 func (c *client) alive() {
 	c.t.Helper()

@@ -394,12 +394,11 @@ func TestConnect_UserNameOfBadUTF8IsRefused(t *testing.T) { // [MQTT-3.1.3-12] [
 func badConnectString(t *testing.T, put func(*connect, string)) {
 	s := startBroker(t, "")
 	each(t, func(t *testing.T, v byte) {
-		for name, bad := range badString {
+		for _, bad := range badString {
 			r := request(v)
 			put(r, bad)
 			c := dial(t, s, v)
 			c.send(r.bytes())
-			t.Log(name)
 			if v == v5 {
 				c.refused(0x81, 0x82, 0x85, 0x86, 0x90)
 			} else if p := c.arrive(); p != nil && p.typ != tCONNACK {
@@ -504,15 +503,15 @@ func TestConnect_OfBadFormatIsRefused(t *testing.T) { // [MQTT-3.1.4-1] [MQTT3-3
 		} {
 			t.Run(name, func(t *testing.T) {
 				t.Parallel()
-				c := dial(t, s, v)
-				c.send(b)
 				if name == "empty" || name == "name only" || name == "long length" {
-					c.v = v311 // the server cannot know the version
-					if p := c.arrive(); p != nil {
-						t.Errorf("%v", p)
+					// The server cannot know in which form to answer.
+					if got := answer(t, s, b); len(got) > 0 {
+						t.Errorf("answer %x", got)
 					}
 					return
 				}
+				c := dial(t, s, v)
+				c.send(b)
 				malformedConnect(c)
 			})
 		}
