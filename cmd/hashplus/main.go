@@ -1,5 +1,5 @@
-// Command hashplus is an MQTT broker, WebSocket first, and a set of clients for
-// it: serve, pub, sub, request, respond.
+// Command hashplus is an MQTT broker, WebSocket first, with clients and a load
+// generator: serve, pub, sub, request, respond, bench.
 package main
 
 import (
@@ -12,6 +12,8 @@ import (
 	"syscall"
 
 	"github.com/alecthomas/kong"
+
+	"hashplus/bench"
 )
 
 // commands is the command line. Every flag of serve is also an environment
@@ -23,6 +25,7 @@ type commands struct {
 	Sub     subCommand     `cmd:"" help:"Subscribe and print what arrives."`
 	Request requestCommand `cmd:"" help:"Publish a request and print the replies to it."`
 	Respond respondCommand `cmd:"" help:"Answer requests."`
+	Bench   bench.Command  `cmd:"" help:"Measure brokers."`
 	Version versionCommand `cmd:"" help:"Print the version."`
 }
 
@@ -84,6 +87,7 @@ func newParser(c *commands, env *environment, options ...kong.Option) *kong.Kong
 		kong.ConfigureHelp(kong.HelpOptions{Compact: true, WrapUpperBound: 100}),
 		kong.PostBuild(nameEnvironment),
 		kong.Bind(env),
+		kong.BindTo(env.ctx, (*context.Context)(nil)),
 	)...)
 	if err != nil {
 		panic(err) // a mistake in the struct tags, which every test sees
@@ -98,7 +102,7 @@ func nameEnvironment(k *kong.Kong) error {
 		switch node.Name {
 		case "serve":
 			prefix = "HASHPLUS_"
-		case "version":
+		case "bench", "version":
 			continue
 		}
 		for _, f := range node.Flags {
