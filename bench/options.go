@@ -34,7 +34,7 @@ type Load struct {
 	Duration time.Duration `help:"How long to measure." default:"10s"`
 	Warmup   time.Duration `help:"How long to run before measuring." default:"2s"`
 	Stall    time.Duration `help:"Closed loop: give up on messages after this long without a delivery." default:"2s"`
-	Drain    time.Duration `help:"At the end, wait for late messages until none came for this long." default:"1s"`
+	Drain    time.Duration `help:"At the end, wait for late messages until none came for this long; what is not there by then is lost." default:"3s"`
 }
 
 // Pool says how the clients are made.

@@ -35,7 +35,7 @@ func (c *Retained) scenario() *scenario {
 	s.title = fmt.Sprintf("retained, %d replayed, QoS %d", c.Names, o.QoS)
 	s.params = map[string]any{"names": c.Names, "repeat": c.Repeat}
 	s.plan.Retain = true
-	s.plan.Stall = max(o.Stall, 5*time.Second)
+	s.plan.Stall = max(o.Stall, 20*time.Second)
 	for i := range c.Repeat {
 		s.client(drive.Client{Flows: uint32(c.Names), StreamBase: uint32(i * c.Names)})
 	}

@@ -216,7 +216,8 @@ func (l *Loop) Drive(ctx context.Context, s Schedule) error {
 
 // Replay subscribes the ready client i to subs and waits until each of the
 // plan's flows has come once, as a retained message; latency counts from the
-// SUBSCRIBE, over all calls. It gives up when nothing came for the plan's Stall.
+// SUBSCRIBE, over all calls. It gives up when the first has
+// not come within the plan's Stall, or a further one within its Drain.
 func (l *Loop) Replay(ctx context.Context, i int, subs []codec.Subscription) error {
 	c := l.conns[i]
 	if c == nil || c.phase != ready {
@@ -227,15 +228,15 @@ func (l *Loop) Replay(ctx context.Context, i int, subs []codec.Subscription) err
 	l.subscribe(c, subs)
 	l.settle()
 	defer func() { l.replay = 0 }()
-	last, quiet := l.count.delivered, l.replay
+	last, quiet, patience := l.count.delivered, l.replay, l.plan.Stall
 	for l.count.delivered < l.expected && ctx.Err() == nil && c.phase == ready {
 		if err := l.tick(5 * time.Millisecond); err != nil {
 			return err
 		}
 		if l.count.delivered != last {
-			last, quiet = l.count.delivered, l.now
+			last, quiet, patience = l.count.delivered, l.now, l.plan.Drain
 		}
-		if l.now-quiet > int64(l.plan.Stall) {
+		if l.now-quiet > int64(patience) {
 			break
 		}
 	}
