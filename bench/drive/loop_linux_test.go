@@ -1,0 +1,212 @@
+package drive
+
+import (
+	"fmt"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"hashplus/bench/codec"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// fan is a plan of p publishers and n subscribers that each get everything.
+func fan(target Target, p, n int, qos byte) *Plan {
+	plan := &Plan{Target: target, Streams: p * n, Stall: 200 * time.Millisecond, Drain: 200 * time.Millisecond}
+	for i := range n {
+		plan.Clients = append(plan.Clients, Client{
+			ID: fmt.Sprint("s", i), Subs: []codec.Subscription{{Filter: "t/#", QoS: qos}}, Flows: uint32(p), StreamBase: uint32(i * p),
+		})
+	}
+	for i := range p {
+		plan.Flows = append(plan.Flows, Flow{Topic: fmt.Sprint("t/", i), Sender: int32(i)})
+		plan.Senders = append(plan.Senders, Sender{Client: len(plan.Clients), FlowBase: uint32(i), Flows: 1, QoS: qos, Fan: n, Burst: 4, Window: 8})
+		plan.Clients = append(plan.Clients, Client{ID: fmt.Sprint("p", i)})
+	}
+	return plan
+}
+
+func TestLoop_CountsACleanBrokerAsClean(t *testing.T) {
+	for _, ws := range []bool{false, true} {
+		for qos := range byte(3) {
+			t.Run(fmt.Sprintf("ws=%v QoS %d", ws, qos), func(t *testing.T) {
+				b := newCrooked(t)
+				o, lat := runPlan(t, fan(b.target(ws), 2, 3, qos), 100*time.Millisecond)
+				n := o.Tally
+				if n.Sent == 0 || n.Delivered != 3*n.Sent || n.Expected != n.Delivered || n.Trouble() != "" || n.Connected != 5 {
+					t.Errorf("%+v %v", n, o.Errors)
+				}
+				if lat.count == 0 || lat.p50 <= 0 {
+					t.Errorf("latency %+v", lat)
+				}
+			})
+		}
+	}
+}
+
+// TestLoop_CountsWhatTheBrokerGetsWrong is the promise of the whole generator:
+// a broker that loses, doubles and reorders known messages is found to have done
+// exactly that.
+func TestLoop_CountsWhatTheBrokerGetsWrong(t *testing.T) {
+	for _, ws := range []bool{false, true} {
+		t.Run(fmt.Sprint("ws=", ws), func(t *testing.T) {
+			b := newCrooked(t)
+			var lost, doubled, swapped, odd atomic.Uint64
+			b.forward = func(to *seat, m codec.Publish, send func()) {
+				to.count++
+				switch {
+				case to.count%37 == 0:
+					lost.Add(1)
+					return
+				case to.count%41 == 0:
+					doubled.Add(1)
+					send()
+				case to.count%53 == 0 && m.Topic[2] == '0':
+					// Hold it back until the next of the same publisher has gone.
+					to.held = append(to.held, send)
+					return
+				case to.count%101 == 0:
+					odd.Add(1)
+					other := m
+					other.Topic = []byte("t/elsewhere")
+					to.write(codec.AppendPublish(nil, codec.V311, "t/elsewhere", 0, false, 0, m.Payload))
+				}
+				send()
+				if m.Topic[2] == '0' {
+					for _, late := range to.held {
+						swapped.Add(1)
+						late()
+					}
+					to.held = nil
+				}
+			}
+			o, _ := runPlan(t, fan(b.target(ws), 2, 3, 0), 1500*time.Millisecond)
+			b.mu.Lock()
+			held := 0
+			for _, s := range b.seats {
+				held += len(s.held)
+			}
+			b.mu.Unlock()
+			n := o.Tally
+			if lost.Load() == 0 || doubled.Load() == 0 || swapped.Load() == 0 || odd.Load() == 0 {
+				t.Fatalf("the broker was not wrong enough: %d lost, %d doubled, %d swapped, %d odd", lost.Load(), doubled.Load(), swapped.Load(), odd.Load())
+			}
+			if n.Lost != lost.Load()+uint64(held) || n.Duplicates != doubled.Load() || n.Disordered != swapped.Load() || n.Strange != odd.Load() {
+				t.Errorf("found %+v; the broker lost %d and kept %d, doubled %d, swapped %d, misdirected %d",
+					n, lost.Load(), held, doubled.Load(), swapped.Load(), odd.Load())
+			}
+			if n.Delivered+n.Lost != n.Expected || n.Stalls == 0 {
+				t.Errorf("%d delivered and %d lost are not the %d expected; %d stalls", n.Delivered, n.Lost, n.Expected, n.Stalls)
+			}
+		})
+	}
+}
+
+// TestLoop_OpenLoopShowsAStallInEveryMessageThatWaited is the correction for
+// coordinated omission: one stall of 300 ms at 1,000 messages per second must
+// show in about 300 latencies, not in the one message that met it.
+func TestLoop_OpenLoopShowsAStallInEveryMessageThatWaited(t *testing.T) {
+	b := newCrooked(t)
+	var seen atomic.Int64
+	b.delay = func(codec.Publish) {
+		if seen.Add(1) == 200 {
+			time.Sleep(300 * time.Millisecond)
+		}
+	}
+	plan := fan(b.target(false), 1, 1, 0)
+	plan.OpenRate = 1000
+	plan.Senders[0].Burst, plan.Senders[0].Window = 1, 1
+	o, lat := runPlan(t, plan, time.Second)
+	if n := o.Tally; n.Sent < 990 || n.Sent > 1001 || n.Lost != 0 {
+		t.Fatalf("%+v", n)
+	}
+	// The 300 messages due during the stall waited 300 ms down to nothing, so of
+	// all 1,000 at least a tenth waited above 100 ms.
+	if lat.max < 290e6 || lat.p99 < 200e6 {
+		t.Errorf("p99 %v, max %v", time.Duration(lat.p99), time.Duration(lat.max))
+	}
+	if lat.p50 > 100e6 {
+		t.Errorf("p50 %v: the stall must not show in messages that came after it", time.Duration(lat.p50))
+	}
+}
+
+func TestLoop_ASharedGroupIsJudgedAsAWhole(t *testing.T) {
+	b := newCrooked(t)
+	turn := 0
+	b.forward = func(to *seat, _ codec.Publish, send func()) {
+		// Each message to one of the two members: each sees every other number.
+		if to.id == fmt.Sprint("s", turn/1%2) {
+			send()
+		}
+		if to.id == "s1" {
+			turn++
+		}
+	}
+	plan := fan(b.target(false), 1, 2, 0)
+	plan.Senders[0].Fan = 1
+	plan.Streams, plan.Orders = 1, 2
+	for i := range 2 {
+		plan.Clients[i].StreamBase, plan.Clients[i].Shared, plan.Clients[i].OrderBase = 0, true, uint32(i)
+	}
+	// Both members must be known before the first message.
+	o, _ := runPlan(t, plan, 100*time.Millisecond)
+	if n := o.Tally; n.Sent == 0 || n.Delivered != n.Sent || n.Trouble() != "" {
+		t.Errorf("%+v", n)
+	}
+}
+
+func TestLoop_RequestCountsRoundTrips(t *testing.T) {
+	b := newCrooked(t)
+	plan := &Plan{
+		Target: b.target(true), Streams: 2,
+		Clients: []Client{
+			{ID: "responder", Subs: []codec.Subscription{{Filter: "ask"}}, Flows: 1, StreamBase: 1, Echo: true},
+			{ID: "requester", Subs: []codec.Subscription{{Filter: "reply"}}, Flows: 1},
+		},
+		Flows:   []Flow{{Topic: "ask", Reply: "reply"}},
+		Senders: []Sender{{Client: 1, Flows: 1, Fan: 1, Burst: 1, Window: 1}},
+	}
+	o, lat := runPlan(t, plan, 100*time.Millisecond)
+	if n := o.Tally; n.Sent == 0 || n.Delivered != n.Sent || n.Trouble() != "" || uint64(lat.count) != n.Delivered {
+		t.Errorf("%+v, %d latencies", n, lat.count)
+	}
+}
+
+func TestLoop_RefusedConnectionsAreToldNotHidden(t *testing.T) {
+	b := newCrooked(t)
+	plan := fan(b.target(false), 1, 1, 0)
+	plan.EnsureDefaults()
+	b.l.Close()
+	l, err := New(plan, NewClock(), NewShared(plan, 1, nil), 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	if err := l.Connect(t.Context(), 0, 2); err == nil {
+		t.Error("nothing listened, and nobody noticed")
+	}
+	o, err := l.Finish()
+	if err != nil || o.Tally.Failed != 2 || len(o.Errors) == 0 {
+		t.Errorf("%+v %v", o, err)
+	}
+}
+
+func TestShared_PartsDoNotOverlap(t *testing.T) {
+	plan := &Plan{Senders: make([]Sender, 3), Flows: make([]Flow, 5)}
+	s := NewShared(plan, 2, nil)
+	n := uint64(0)
+	for _, words := range [][]atomic.Uint64{s.Counters[0][:], s.Counters[1][:], s.Arrived[0], s.Arrived[1], s.Seq, s.Forgiven} {
+		for i := range words {
+			n++
+			if words[i].Swap(n) != 0 {
+				t.Fatal("a word is used twice")
+			}
+		}
+	}
+	if int(n)*8 != SharedSize(plan, 2) {
+		t.Errorf("%d words, size %d", n, SharedSize(plan, 2))
+	}
+}
