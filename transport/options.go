@@ -11,7 +11,8 @@ import (
 // Options configure a Server. The zero value of each field stands for the
 // default it names.
 type Options struct {
-	// Loops is the number of event loops; default GOMAXPROCS.
+	// Loops is the number of event loops; default half of GOMAXPROCS, rounded
+	// up (docs/adr/0002).
 	Loops int
 
 	// Logger takes what has no caller to return to; default slog.Default().
@@ -45,7 +46,7 @@ type Options struct {
 // EnsureDefaults fills in the defaults.
 func (o *Options) EnsureDefaults() {
 	if o.Loops == 0 {
-		o.Loops = runtime.GOMAXPROCS(0)
+		o.Loops = (runtime.GOMAXPROCS(0) + 1) / 2
 	}
 	if o.Logger == nil {
 		o.Logger = slog.Default()
