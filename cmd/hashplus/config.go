@@ -60,7 +60,7 @@ type configuration struct {
 	WriteStall        Duration  `group:"Limits" default:"30s" help:"How long a client may read nothing of what waits for it before it is disconnected."`
 	Strict            bool      `group:"Limits" help:"Keep to the letter of the specification: pongs do not stretch the keep alive."`
 
-	Loops       int      `group:"Operation" default:"0" help:"Event loops; 0 means one for each core."`
+	Loops       int      `group:"Operation" default:"0" help:"Event loops; 0 means half as many as cores, 64 are the most."`
 	SysInterval Duration `group:"Operation" default:"10s" help:"Interval of the $$SYS topics; 0 switches them off."`
 	Drain       Duration `group:"Operation" default:"10s" help:"How long to wait at the end until clients have been told and what is queued for them is written."`
 	LogLevel    string   `group:"Operation" enum:"debug,info,warn,error" default:"info" help:"Least severe level that is logged: debug, info, warn or error."`
@@ -197,7 +197,7 @@ func (c *configuration) checkRanges(fault func(key, format string, args ...any))
 	sizeWithin("write-queue-bytes", c.WriteQueueBytes, 4096, 1<<30)
 	atLeast("write-stall", c.WriteStall, Duration(time.Millisecond))
 
-	within("loops", int64(c.Loops), 0, 1024)
+	within("loops", int64(c.Loops), 0, 64)
 	atLeast("sys-interval", c.SysInterval, 0)
 	atLeast("drain", c.Drain, 0)
 }
