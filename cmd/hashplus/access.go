@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"log/slog"
 
 	"hashplus/broker"
 	"hashplus/broker/auth"
@@ -10,16 +11,33 @@ import (
 )
 
 // access reads the files that say who may connect and what clients may do, and
-// puts what they say into o.
-func (c *configuration) access(o *broker.Options) error {
-	// A file that nothing reads must not count as authentication.
-	for key, path := range map[string]string{"password-file": c.PasswordFile, "scram-file": c.ScramFile} {
-		if path != "" {
-			return usagef("%s: this build cannot read such files", key)
+// puts what they say into o. What is only unwise it tells log.
+func (c *configuration) access(o *broker.Options, log *slog.Logger) error {
+	for _, path := range []string{c.PasswordFile, c.ScramFile} {
+		if path != "" && auth.WorldReadable(path) {
+			log.Warn("a file with secrets can be read by every user of this machine", "file", path)
 		}
 	}
-	if !*c.AllowAnonymous {
-		o.Authenticator = gate{}
+	var passwords broker.Authenticator
+	if c.PasswordFile != "" {
+		p, err := auth.LoadPasswords(c.PasswordFile)
+		if err != nil {
+			return usageError{fmt.Errorf("password-file: %w", err)}
+		}
+		passwords = p
+	}
+	if c.ScramFile != "" {
+		scram, err := auth.LoadScram(c.ScramFile)
+		if err != nil {
+			return usageError{fmt.Errorf("scram-file: %w", err)}
+		}
+		o.EnhancedAuthenticators = append(o.EnhancedAuthenticators, scram)
+	}
+	switch {
+	case !*c.AllowAnonymous:
+		o.Authenticator = gate{passwords}
+	case c.PasswordFile != "" || c.ScramFile != "":
+		o.Authenticator = auth.AllowAnonymous(passwords)
 	}
 	if c.ACL != "" {
 		acl, err := auth.LoadACL(c.ACL)

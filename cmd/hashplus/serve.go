@@ -64,8 +64,10 @@ func (c *serveCommand) Run(env *environment, ctx *kong.Context) error {
 	if err := c.finish(); err != nil {
 		return usageError{err}
 	}
+	log := c.logger(env)
 	o := c.brokerOptions()
-	if err := c.access(&o); err != nil {
+	o.Logger = log
+	if err := c.access(&o, log); err != nil {
 		return err
 	}
 	if c.Check {
@@ -75,8 +77,7 @@ func (c *serveCommand) Run(env *environment, ctx *kong.Context) error {
 }
 
 func (c *configuration) serve(env *environment, o broker.Options) error {
-	log := c.logger(env)
-	o.Logger = log
+	log := o.Logger
 	b, err := broker.New(o)
 	if err != nil {
 		return err
