@@ -151,3 +151,32 @@ func TestLoop_FramesAsAConnectionNeedsThem(t *testing.T) {
 		}
 	})
 }
+
+// An event that was fetched for a connection that has gone since must not reach
+// the one that has its slot now.
+func TestLoop_IgnoresEventsOfAnEarlierGeneration(t *testing.T) {
+	h := newScripted()
+	s := start(t, Options{Loops: 1}, h)
+	connectListener(t, s, Listener{Network: "tcp"})
+	first := next(t, h).conn.(*conn)
+	slot, gen := first.slot, first.gen
+	do(t, h.loops[0], first.Abort)
+	waitFor(t, "the connection goes", func() bool { return s.Conns() == 0 })
+	connectListener(t, s, Listener{Network: "tcp"})
+	second := next(t, h).conn.(*conn)
+	do(t, h.loops[0], func() {
+		l := h.loops[0].(*loop)
+		if second.slot != slot || second.gen == gen {
+			t.Fatalf("slot %d generation %d follows slot %d generation %d", second.slot, second.gen, slot, gen)
+		}
+		l.event(slot, gen, canRead|peerGone)
+		if second.has(ending) {
+			t.Error("the event reached the wrong connection")
+		}
+		l.event(second.slot, second.gen, canRead|peerGone)
+		if !second.has(ending) {
+			t.Error("an event of its own did not reach it")
+		}
+		l.event(slot+100, gen, canRead) // no such slot
+	})
+}
