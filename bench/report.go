@@ -2,9 +2,11 @@ package bench
 
 import (
 	"fmt"
+	"maps"
 	"math"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 )
@@ -126,7 +128,11 @@ func (s *Suite) troubles(b *strings.Builder) {
 	for _, c := range s.Cases {
 		for _, p := range s.Peers {
 			for i, r := range c.Runs[p] {
-				if text := r.Tally.Trouble(); text != "" {
+				text := r.Tally.Trouble()
+				for _, e := range slices.Sorted(maps.Keys(r.Errors)) {
+					text += fmt.Sprintf("; %s (%d)", e, r.Errors[e])
+				}
+				if text != "" {
 					fmt.Fprintf(&list, "- %s, %s, run %d: %s\n", c.Title, p, i+1, text)
 				}
 			}
@@ -192,7 +198,7 @@ func latencyFile(c *Case) string {
 
 // latencyChart shows each peer's run with the median p99.
 func (s *Suite) latencyChart(c *Case) lineChart {
-	chart := lineChart{title: "Latency: " + c.Title, x: "percentile", y: "ms", logY: true, percentiles: true}
+	chart := lineChart{title: "Latency in ms: " + c.Title, x: "percentile", logY: true, percentiles: true}
 	for i, p := range s.Peers {
 		v, ok := over(c.Runs[p], p99Of)
 		if !ok {
@@ -218,7 +224,7 @@ func (s *Suite) latencyChart(c *Case) lineChart {
 
 // memoryChart shows RSS against sessions, the last run of each peer.
 func (s *Suite) memoryChart() lineChart {
-	chart := lineChart{title: "Broker memory", x: "sessions", y: "MiB"}
+	chart := lineChart{title: "Broker memory in MiB", x: "sessions"}
 	for _, c := range s.Cases {
 		for i, p := range s.Peers {
 			line := chartLine{name: p, color: i}

@@ -116,7 +116,7 @@ func (b *barChart) svg() string {
 
 // lineChart is lines over a common pair of axes.
 type lineChart struct {
-	title, x, y string
+	title, x    string
 	lines       []chartLine
 	logY        bool
 	percentiles bool // x is a percentile, spread out towards 100
@@ -168,7 +168,6 @@ func (l *lineChart) svg() string {
 	}
 	c.line(left, height-bottom, width-right, height-bottom, "axis")
 	c.text((left+width-right)/2, height-8, "dim", "middle", l.x)
-	c.text(16, top-2, "dim", "start", l.y)
 	for _, ln := range l.lines {
 		fmt.Fprintf(&c, `<polyline class="l%d" points="`, ln.color%colors)
 		for i, p := range ln.points {
@@ -249,5 +248,5 @@ func short(v float64) string {
 	case v >= 100:
 		return fmt.Sprintf("%.0f", v)
 	}
-	return fmt.Sprintf("%.4g", v)
+	return fmt.Sprintf("%.3g", v)
 }

@@ -45,12 +45,16 @@ type seat struct {
 	wmu     sync.Mutex
 }
 
-func newCrooked(t *testing.T) *crooked {
+// newCrooked starts a broker; set, if not nil, may change how it behaves.
+func newCrooked(t *testing.T, set func(*crooked)) *crooked {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
 	b := &crooked{t: t, l: l, forward: func(_ *seat, _ codec.Publish, send func()) { send() }, delay: func(codec.Publish) {}}
+	if set != nil {
+		set(b)
+	}
 	b.wg.Add(1)
 	go func() {
 		defer b.wg.Done()
