@@ -1,9 +1,8 @@
 package broker
 
 import (
+	"sync"
 	"sync/atomic"
-
-	"github.com/gobwas/pool/pbytes"
 
 	"hashplus/broker/wire"
 )
@@ -32,6 +31,13 @@ type message struct {
 	owned  *message     // of a borrowed message: what own made of it
 }
 
+// messages holds owned messages that nobody holds any more, with their
+// buffers.
+var messages = sync.Pool{New: func() any { return &message{buf: make([]byte, 0, 256)} }}
+
+// poolLimit is the largest buffer that is kept for the next message.
+const poolLimit = 16 << 10
+
 // second in nanoseconds, the unit of Loop.Now.
 const second = int64(1e9)
 
@@ -42,7 +48,7 @@ func (m *message) own() *message {
 	if m.static {
 		return m
 	}
-	if m.buf != nil {
+	if m.buf != nil { // owned
 		m.refs.Add(1)
 		return m
 	}
@@ -50,15 +56,8 @@ func (m *message) own() *message {
 		m.owned.refs.Add(1)
 		return m.owned
 	}
-	nt, np := len(m.topic), len(m.props)
-	buf := pbytes.GetLen(max(nt+np+len(m.payload), 1))
-	copy(buf, m.topic)
-	copy(buf[nt:], m.props)
-	copy(buf[nt+np:], m.payload)
-	o := &message{
-		topic: buf[:nt:nt], props: buf[nt : nt+np : nt+np], payload: buf[nt+np : nt+np+len(m.payload)],
-		from: m.from, deadline: m.deadline, expiryAt: m.expiryAt, qos: m.qos, retain: m.retain, buf: buf,
-	}
+	o := messages.Get().(*message)
+	o.copy(m)
 	// One for the caller, one for m, which drops it in disown.
 	o.refs.Store(2)
 	m.owned = o
@@ -68,13 +67,24 @@ func (m *message) own() *message {
 // keep returns a static copy of m, for what is read without being counted:
 // retained messages, wills.
 func (m *message) keep() *message {
+	o := &message{static: true}
+	o.copy(m)
+	return o
+}
+
+// copy makes o a copy of m in o's own buffer, or in a new one that fits.
+func (o *message) copy(m *message) {
 	nt, np := len(m.topic), len(m.props)
-	buf := make([]byte, 0, nt+np+len(m.payload))
-	buf = append(append(append(buf, m.topic...), m.props...), m.payload...)
-	return &message{
-		topic: buf[:nt:nt], props: buf[nt : nt+np : nt+np], payload: buf[nt+np:],
-		from: m.from, deadline: m.deadline, expiryAt: m.expiryAt, qos: m.qos, retain: m.retain, static: true,
+	n := nt + np + len(m.payload)
+	if cap(o.buf) < n {
+		o.buf = make([]byte, n)
 	}
+	b := o.buf[:n]
+	copy(b, m.topic)
+	copy(b[nt:], m.props)
+	copy(b[nt+np:], m.payload)
+	o.buf, o.topic, o.props, o.payload = b, b[:nt:nt], b[nt:nt+np:nt+np], b[nt+np:]
+	o.from, o.deadline, o.expiryAt, o.qos, o.retain = m.from, m.deadline, m.expiryAt, m.qos, m.retain
 }
 
 // disown ends the borrowing of m: what own made lives on with its other
@@ -93,9 +103,10 @@ func (m *message) release() {
 	}
 	switch n := m.refs.Add(-1); {
 	case n == 0:
-		b := m.buf
-		m.buf, m.topic, m.props, m.payload = nil, nil, nil, nil
-		pbytes.Put(b)
+		m.topic, m.props, m.payload = nil, nil, nil
+		if cap(m.buf) <= poolLimit {
+			messages.Put(m)
+		}
 	case n < 0:
 		panic("broker: message released too often")
 	}
