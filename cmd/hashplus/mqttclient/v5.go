@@ -173,6 +173,10 @@ func (d *v5) publish(ctx context.Context, m *Message) (byte, error) {
 	}
 	resp, err := d.cli.Publish(ctx, p)
 	switch {
+	case resp != nil && m.QoS == 2 && resp.ReasonCode == 0x92:
+		// A PUBREL sent again after a loss that took only the PUBCOMP: the
+		// server is done with the message (MQTT 5.0 section 3.7.2.1).
+		return 0, nil
 	case resp != nil && resp.ReasonCode >= 0x80:
 		detail := ""
 		if resp.Properties != nil {
