@@ -1,3 +1,5 @@
+//go:build linux
+
 // Command bridge lets an MQTT client that knows only TCP reach a broker over
 // WebSocket. It accepts TCP connections and forwards the bytes of each over a
 // WebSocket connection of its own, with the sub-protocol mqtt.
@@ -20,7 +22,6 @@ import (
 	"log"
 	"math/rand/v2"
 	"net"
-	"runtime"
 	"sync"
 	"time"
 
@@ -33,9 +34,6 @@ func main() {
 	listen := flag.String("listen", "127.0.0.1:0", "`address` to accept TCP connections on")
 	seed := flag.Uint64("seed", 1, "seed of the choice of boundaries")
 	flag.Parse()
-	// On one processor, what two clients send leaves in the order in which it
-	// came. See frames.write.
-	runtime.GOMAXPROCS(1)
 	listener, err := net.Listen("tcp", *listen)
 	if err != nil {
 		log.Fatal(err)
@@ -45,18 +43,34 @@ func main() {
 }
 
 // serve bridges every connection that listener accepts to the URL to, until
-// listener fails. Connection number n cuts its bytes by seed and n.
+// listener fails, and returns when the last of them has ended. Connection number
+// n cuts its bytes by seed and n.
 func serve(listener net.Listener, to string, seed uint64) error {
+	clients, err := newPump()
+	if err != nil {
+		return err
+	}
+	pumping := make(chan error, 1)
+	go func() {
+		err := clients.run()
+		if err != nil {
+			listener.Close() // without it nothing works
+		}
+		pumping <- err
+	}()
+	var bridges sync.WaitGroup
 	for n := uint64(0); ; n++ {
 		client, err := listener.Accept()
 		if err != nil {
-			return err
+			bridges.Wait()
+			clients.close()
+			return errors.Join(err, <-pumping)
 		}
-		go func() {
-			if err := bridge(client.(*net.TCPConn), to, rand.New(rand.NewPCG(seed, n))); err != nil {
+		bridges.Go(func() {
+			if err := bridge(client.(*net.TCPConn), clients, to, rand.New(rand.NewPCG(seed, n))); err != nil {
 				log.Printf("connection %d: %v", n, err)
 			}
-		}()
+		})
 	}
 }
 
@@ -67,7 +81,7 @@ const closeTimeout = 5 * time.Second
 // sides have ended. The end of either is passed on: a client that goes away
 // ends the WebSocket with a close frame, and a close frame from the broker ends
 // the client's connection after all that came before it.
-func bridge(client *net.TCPConn, to string, choice *rand.Rand) error {
+func bridge(client *net.TCPConn, clients *pump, to string, choice *rand.Rand) error {
 	defer client.Close()
 	ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
 	defer cancel()
@@ -86,33 +100,46 @@ func bridge(client *net.TCPConn, to string, choice *rand.Rand) error {
 		defer ws.PutReader(early)
 	}
 	out := &frames{conn: conn, choice: choice}
+	// When nothing more can be sent, bytes are still taken: what is left unread
+	// when client is closed would turn the close into a reset, which takes back
+	// what the client has not read yet.
+	source, err := clients.add(client, func(p []byte) { _ = out.send(p) })
+	if err != nil {
+		return err
+	}
+	defer clients.remove(source)
+	delivered := make(chan struct{})
 	var ends sync.WaitGroup
 	ends.Go(func() {
-		// How the client ended, in order or not, is not the bridge's to judge:
-		// the broker learns that it has.
-		_ = out.copy(client)
-		_ = out.close(ws.StatusGoingAway)
-		_ = conn.SetReadDeadline(time.Now().Add(closeTimeout)) // for the broker's close frame
+		select {
+		case <-source.ended:
+			_ = out.close(ws.StatusGoingAway)
+			_ = conn.SetReadDeadline(time.Now().Add(closeTimeout)) // for the broker's close frame
+		case <-delivered:
+		}
 	})
 	err = deliver(client, from, out)
-	_ = client.CloseWrite()
-	_ = client.SetReadDeadline(time.Now().Add(closeTimeout))
+	close(delivered)
 	ends.Wait()
+	_ = client.CloseWrite()
+	select {
+	case <-source.ended:
+	case <-time.After(closeTimeout):
+	}
 	return err
 }
 
 // frames writes to a WebSocket as its client. Any goroutine may call close and
-// pong, one calls copy.
+// pong, one at a time calls send.
 type frames struct {
 	mu     sync.Mutex // a frame is written whole
 	conn   net.Conn
 	closed bool
 
-	choice *rand.Rand // owned by copy
+	choice *rand.Rand // owned by send
 }
 
-// write sends all in one system call, so that a message is not overtaken by one
-// that another client sent after it: the suite that this serves counts on that.
+// write sends all in one system call.
 func (f *frames) write(all ...ws.Frame) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -135,25 +162,6 @@ func (f *frames) close(code ws.StatusCode) error {
 }
 
 func (f *frames) pong(payload []byte) error { return f.write(ws.NewPongFrame(payload)) }
-
-// copy sends what client says until it ends. When nothing more can be sent it
-// goes on reading: bytes left unread when client is closed would turn the close
-// into a reset, which takes back what the client has not read yet.
-func (f *frames) copy(client io.Reader) (err error) {
-	buf := make([]byte, 64<<10)
-	for {
-		n, end := client.Read(buf)
-		if n > 0 && err == nil {
-			err = f.send(buf[:n])
-		}
-		if end != nil {
-			if errors.Is(end, io.EOF) {
-				end = nil
-			}
-			return errors.Join(err, end)
-		}
-	}
-}
 
 // send writes p as one to three messages of one to three frames each. Short
 // frames make up most of them, so that a packet's header is cut too.

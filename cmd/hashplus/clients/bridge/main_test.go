@@ -1,3 +1,5 @@
+//go:build linux
+
 package main
 
 import (
@@ -35,8 +37,15 @@ func dial(t *testing.T, behave func(*websocket.Conn)) *net.TCPConn {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { listener.Close() })
-	go serve(listener, "ws"+strings.TrimPrefix(server.URL, "http"), 1)
+	served := make(chan struct{})
+	go func() {
+		defer close(served)
+		serve(listener, "ws"+strings.TrimPrefix(server.URL, "http"), 1) // until listener closes
+	}()
+	t.Cleanup(func() {
+		listener.Close()
+		<-served
+	})
 	conn, err := net.Dial("tcp", listener.Addr().String())
 	if err != nil {
 		t.Fatal(err)

@@ -1,6 +1,6 @@
 """Runs one file of the Eclipse interoperability suite, unchanged.
 
-    eclipse.py FILE PORT
+    eclipse.py FILE PORT [TEST...]
 
 The file takes the port from its command line and then hands that same command
 line to unittest, which does not know it; so unittest.main is replaced. It
@@ -61,11 +61,15 @@ class Report(unittest.TestResult):
 
 
 def main():
-    suite = unittest.defaultTestLoader.loadTestsFromModule(sys.modules["__main__"])
+    module = sys.modules["__main__"]
+    if names:
+        suite = unittest.TestSuite(module.Test(name) for name in names)
+    else:
+        suite = unittest.defaultTestLoader.loadTestsFromModule(module)
     sys.exit(not suite.run(Report()).wasSuccessful())
 
 
-path, port = sys.argv[1:]
+path, port, *names = sys.argv[1:]
 signal.signal(signal.SIGALRM, give_up)
 unittest.main = main
 sys.path.insert(0, os.path.dirname(path))
