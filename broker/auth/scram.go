@@ -45,7 +45,8 @@ type scramVerifier struct {
 	server     []byte // ServerKey
 }
 
-// deriveVerifier makes the verifier of a password (RFC 5802 section 3).
+// deriveVerifier makes the verifier of a password that is prepared (RFC 5802
+// section 3).
 func deriveVerifier(password string, salt []byte, iterations int) (*scramVerifier, error) {
 	salted, err := pbkdf2.Key(sha256.New, password, salt, iterations, sha256.Size)
 	if err != nil {
