@@ -152,8 +152,9 @@ func (f *fleet) start(p *process, args []string) error {
 	if err := p.cmd.Start(); err != nil {
 		return err
 	}
-	found := make(chan server, 1)
+	found, over := make(chan server, 1), make(chan struct{})
 	go func() {
+		defer close(over)
 		var s server
 		for in := bufio.NewScanner(stdout); in.Scan(); {
 			fmt.Fprintln(&p.log, in.Text())
@@ -178,6 +179,8 @@ func (f *fleet) start(p *process, args []string) error {
 	select {
 	case p.server = <-found:
 		return nil
+	case <-over:
+		return fmt.Errorf("it ends at once: %v", p.cmd.Args)
 	case <-time.After(20 * time.Second):
 		return fmt.Errorf("no listener lines after 20 s: %v", p.cmd.Args)
 	}

@@ -133,5 +133,5 @@ func command(env []string, args ...string) (string, error) {
 	cmd := exec.Command("go", args...)
 	cmd.Env = env
 	b, err := cmd.CombinedOutput()
-	return string(b[:min(len(b), 4000)]), err
+	return string(b[:min(len(b), 1000)]), err
 }
