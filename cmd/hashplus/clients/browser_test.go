@@ -112,6 +112,20 @@ func TestBrowser_HostThatIsNotLoopbackIsRefused(t *testing.T) {
 	}
 }
 
+func TestBrowser_PageOfAListedOriginConnects(t *testing.T) {
+	t.Parallel()
+	listed := strings.Replace(site(t), "localhost", "evil.test", 1)
+	b := startFor(t, "--ws", "127.0.0.1:0", "--ws-origins", listed)
+	d, page := openPage(t, "evil.test")
+	if got := dialFrom(t, d, page, b.ws); !got.Opened || got.Protocol != "mqtt" {
+		t.Errorf("a page from %s: %+v", listed, got)
+	}
+	d, page = openPage(t, "sub.evil.test") // an exact match lets in no neighbour
+	if got := dialFrom(t, d, page, b.ws); got.Opened {
+		t.Error("a page from sub.evil.test connected")
+	}
+}
+
 func TestBrowser_ClosedTabFiresItsWill(t *testing.T) { // [MQTT-3.1.2-8]
 	t.Parallel()
 	for _, lib := range []string{"mqttjs", "pahojs"} {
