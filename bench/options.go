@@ -2,11 +2,14 @@ package bench
 
 import (
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"net"
 	"net/netip"
 	"net/url"
+	"os"
 	"time"
 
 	"hashplus/bench/codec"
@@ -15,11 +18,13 @@ import (
 
 // Broker says which broker to load and how to speak to it.
 type Broker struct {
-	URL       string `help:"Broker to load: ws://, tcp:// or mqtt://." default:"ws://127.0.0.1:8083/mqtt" placeholder:"URL"`
+	URL       string `help:"Broker to load: ws://, wss://, tcp://, mqtt:// or mqtts://." default:"ws://127.0.0.1:8083/mqtt" placeholder:"URL"`
 	Protocol  string `help:"MQTT version: 3.1.1 or 5." enum:"3.1.1,5" default:"3.1.1"`
 	Username  string `help:"User name for CONNECT."`
 	Password  string `help:"Password for CONNECT."`
 	KeepAlive uint16 `help:"Keep alive in seconds; 0 turns it off." default:"0"`
+	CA        string `help:"File with the certificates to trust, for wss and mqtts." name:"ca" type:"existingfile"`
+	Insecure  bool   `help:"Trust any certificate."`
 	PID       int    `help:"Process id of the broker, to read its CPU time and memory." name:"pid" placeholder:"PID"`
 	Label     string `help:"Name of the broker in the results."`
 }
@@ -60,6 +65,23 @@ type Options struct {
 	argv []string // arguments that give these options, if not the process's own
 }
 
+// tls is the configuration for the host name.
+func (b *Broker) tls(host string) (*tls.Config, error) {
+	c := &tls.Config{ServerName: host, InsecureSkipVerify: b.Insecure}
+	if b.CA == "" {
+		return c, nil
+	}
+	pem, err := os.ReadFile(b.CA)
+	if err != nil {
+		return nil, err
+	}
+	c.RootCAs = x509.NewCertPool()
+	if !c.RootCAs.AppendCertsFromPEM(pem) {
+		return nil, fmt.Errorf("%s holds no certificate", b.CA)
+	}
+	return c, nil
+}
+
 // target resolves the broker's URL.
 func (b *Broker) target(ctx context.Context) (t drive.Target, err error) {
 	u, err := url.Parse(b.URL)
@@ -68,17 +90,19 @@ func (b *Broker) target(ctx context.Context) (t drive.Target, err error) {
 	}
 	port := u.Port()
 	switch u.Scheme {
-	case "ws":
+	case "ws", "wss":
 		t.WebSocket = true
-		if port == "" {
-			port = "80"
-		}
-	case "tcp", "mqtt":
-		if port == "" {
-			port = "1883"
-		}
+	case "tcp", "mqtt", "mqtts":
 	default:
-		return t, fmt.Errorf("broker URL: scheme %q is not one of ws, tcp, mqtt", u.Scheme)
+		return t, fmt.Errorf("broker URL: scheme %q is not one of ws, wss, tcp, mqtt, mqtts", u.Scheme)
+	}
+	if port == "" {
+		port = map[string]string{"ws": "80", "wss": "443", "tcp": "1883", "mqtt": "1883", "mqtts": "8883"}[u.Scheme]
+	}
+	if u.Scheme == "wss" || u.Scheme == "mqtts" {
+		if t.TLS, err = b.tls(u.Hostname()); err != nil {
+			return t, err
+		}
 	}
 	addrs, err := net.DefaultResolver.LookupNetIP(ctx, "ip", u.Hostname())
 	if err != nil {

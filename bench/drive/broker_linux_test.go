@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"crypto/sha1"
+	"crypto/tls"
 	"encoding/base64"
 	"encoding/binary"
 	"fmt"
@@ -26,6 +27,8 @@ type crooked struct {
 	l       net.Listener
 	forward func(to *seat, m codec.Publish, send func())
 	delay   func(m codec.Publish) // called before anything is done with a message
+
+	tls *tls.Config
 
 	mu    sync.Mutex
 	seats []*seat
@@ -62,6 +65,9 @@ func newCrooked(t *testing.T, set func(*crooked)) *crooked {
 			c, err := l.Accept()
 			if err != nil {
 				return
+			}
+			if b.tls != nil {
+				c = tls.Server(c, b.tls)
 			}
 			b.mu.Lock()
 			b.rooms = append(b.rooms, c)
@@ -157,7 +163,11 @@ func unframe(r io.Reader, w io.Writer) error {
 			}
 			n = uint64(binary.BigEndian.Uint16(b[:]))
 		case 127:
-			return fmt.Errorf("huge frame")
+			var b [8]byte
+			if _, err := io.ReadFull(r, b[:]); err != nil {
+				return err
+			}
+			n = binary.BigEndian.Uint64(b[:])
 		}
 		b := make([]byte, 4+n)
 		if _, err := io.ReadFull(r, b); err != nil {
@@ -175,7 +185,10 @@ func unframe(r io.Reader, w io.Writer) error {
 func (s *seat) write(p []byte) {
 	if s.ws {
 		h := []byte{0x82, byte(len(p))}
-		if len(p) >= 126 {
+		switch {
+		case len(p) >= 1<<16:
+			h = binary.BigEndian.AppendUint64([]byte{0x82, 127}, uint64(len(p)))
+		case len(p) >= 126:
 			h = []byte{0x82, 126, byte(len(p) >> 8), byte(len(p))}
 		}
 		p = append(h, p...)

@@ -29,6 +29,7 @@ type conn struct {
 	full   bool // the socket takes no more until it reports writable
 	deaf   bool // stalled: no longer watched
 
+	tls    *secure // nil without TLS
 	frames codec.Deframer
 	in     []byte // start of an MQTT packet (or HTTP head) whose rest is to come
 	out    []byte // not yet written from out[sent:]
@@ -86,14 +87,14 @@ func (c *conn) nextMask() uint32 {
 // flush writes what is queued. Output that the socket does not take stays for
 // the next writable event.
 func (l *Loop) flush(c *conn) {
-	for c.sent < len(c.out) && !c.full && c.phase < closed {
-		n, err := write(c.fd, c.out[c.sent:])
+	for (c.sent < len(c.out) || c.tls != nil && len(c.tls.out) > 0) && !c.full && c.phase < closed {
+		n, err := c.write(c.out[c.sent:])
 		if err != nil {
 			l.drop(c, fmt.Errorf("write: %w", err))
 			return
 		}
 		c.sent += n
-		c.full = n == 0
+		c.full = n == 0 || c.tls != nil && len(c.tls.out) > 0
 	}
 	c.lastSend = l.now
 	if c.sent == len(c.out) {
@@ -113,7 +114,7 @@ func (l *Loop) receive(c *conn, hangup bool) {
 			l.buf = append(l.buf, make([]byte, len(l.buf))...)
 			continue
 		}
-		n, again, err := read(c.fd, l.buf[kept:])
+		n, again, err := c.read(l.buf[kept:])
 		switch {
 		case again:
 			return
@@ -131,7 +132,8 @@ func (l *Loop) receive(c *conn, hangup bool) {
 			l.drop(c, err)
 			return
 		}
-		if whole && !hangup {
+		// A TLS layer gives one record at a time.
+		if whole && !hangup && c.tls == nil {
 			return
 		}
 	}

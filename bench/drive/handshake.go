@@ -17,6 +17,11 @@ func (l *Loop) dial(i int) {
 	c.started = l.clock.Now()
 	l.conns[i] = c
 	l.pending++
+	if l.target.TLS != nil {
+		l.shaking++
+		l.dialTLS(c, l.source(i), c.client.Stall)
+		return
+	}
 	fd, err := l.sys.dial(l.target.Addr, l.source(i), c.client.Stall, c.token)
 	if err != nil {
 		l.drop(c, fmt.Errorf("connect: %w", err))
@@ -44,6 +49,11 @@ func (l *Loop) established(c *conn) {
 		l.drop(c, fmt.Errorf("connect: %w", err))
 		return
 	}
+	l.opened(c)
+}
+
+// opened begins to speak on a connection that stands.
+func (l *Loop) opened(c *conn) {
 	if !l.target.WebSocket {
 		l.greet(c)
 		return

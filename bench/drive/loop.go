@@ -28,18 +28,20 @@ type Loop struct {
 	accept   string
 
 	// Owned by the goroutine.
-	conns   []*conn
-	senders []sender
-	streams []stream
-	orders  []uint64
-	pending int // connections under way
-	dirty   []*conn
-	awake   []*sender
-	ready   []event
-	buf     []byte
-	scratch []byte
-	payload []byte
-	errors  map[string]int
+	conns    []*conn
+	senders  []sender
+	streams  []stream
+	orders   []uint64
+	pending  int // connections under way
+	dirty    []*conn
+	awake    []*sender
+	ready    []event
+	buf      []byte
+	scratch  []byte
+	payload  []byte
+	errors   map[string]int
+	arrivals chan *secure // TLS handshakes that have ended
+	shaking  int          // those that have not, seen from the loop
 
 	now      int64 // as fresh as the last wait or read
 	count    count
@@ -55,6 +57,9 @@ type Loop struct {
 	chores              int64   // when housekeeping comes next
 	replay              int64   // when Replay subscribed; 0 outside of it
 }
+
+// shakePeek is how often a loop looks for ended TLS handshakes.
+const shakePeek = 500 * time.Microsecond
 
 // peek is how often a loop looks for what other processes received.
 const peek = 200 * time.Microsecond
@@ -84,6 +89,7 @@ func New(plan *Plan, clock Clock, shared *Shared, part int) (*Loop, error) {
 		buf:      make([]byte, 256<<10),
 		payload:  make([]byte, plan.Payload),
 		errors:   map[string]int{},
+		arrivals: make(chan *secure, max(plan.Connecting, 1)),
 		latency:  histogram{NewHistogram()},
 		connects: histogram{NewHistogram()},
 		now:      clock.Now(),
@@ -114,10 +120,17 @@ func New(plan *Plan, clock Clock, shared *Shared, part int) (*Loop, error) {
 
 // Close ends every connection and frees the loop.
 func (l *Loop) Close() {
+	for ; l.shaking > 0; l.shaking-- {
+		if s := <-l.arrivals; s.err == nil {
+			shut(s.fd, true)
+		}
+	}
 	for _, c := range l.conns {
 		if c != nil && c.phase < closed {
 			c.phase = closed
-			shut(c.fd, true)
+			if c.fd >= 0 {
+				shut(c.fd, true)
+			}
 		}
 	}
 	l.sys.close()
@@ -305,6 +318,10 @@ func (l *Loop) stallClients() {
 
 // tick waits for at most d, handles what happened, and writes what it caused.
 func (l *Loop) tick(d time.Duration) error {
+	if l.shaking > 0 {
+		d = min(d, shakePeek)
+		l.greetArrivals()
+	}
 	var err error
 	l.ready, err = l.sys.wait(l.ready[:0], d)
 	if err != nil {
@@ -325,7 +342,7 @@ func (l *Loop) tick(d time.Duration) error {
 			switch {
 			case c.phase == dialing:
 				l.established(c)
-			case c.sent < len(c.out):
+			case c.sent < len(c.out) || wasFull:
 				l.touch(c)
 			}
 			if wasFull && c.sender >= 0 {

@@ -1,7 +1,11 @@
 package drive
 
 import (
+	"crypto/tls"
+	"crypto/x509"
 	"fmt"
+	"net/http/httptest"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -133,6 +137,56 @@ func TestLoop_OpenLoopShowsAStallInEveryMessageThatWaited(t *testing.T) {
 	if lat.p50 > 100e6 {
 		t.Errorf("p50 %v: the stall must not show in messages that came after it", time.Duration(lat.p50))
 	}
+}
+
+func TestLoop_LargePayloadsArriveWhole(t *testing.T) {
+	for _, ws := range []bool{false, true} {
+		b := newCrooked(t, nil)
+		plan := fan(b.target(ws), 1, 2, 1)
+		plan.Payload = 3 << 20
+		plan.Senders[0].Burst, plan.Senders[0].Window = 1, 2
+		o, _ := runPlan(t, plan, 200*time.Millisecond)
+		if n := o.Tally; n.Sent == 0 || n.Delivered != 2*n.Sent || n.Trouble() != "" {
+			t.Errorf("ws=%v: %+v %v", ws, n, o.Errors)
+		}
+	}
+}
+
+func TestLoop_TLSCarriesTheSame(t *testing.T) {
+	srv := httptest.NewUnstartedServer(nil)
+	srv.StartTLS()
+	srv.Close()
+	roots := x509.NewCertPool()
+	roots.AddCert(srv.Certificate())
+	for _, size := range []int{64, 1 << 20} {
+		for _, ws := range []bool{false, true} {
+			t.Run(fmt.Sprintf("ws=%v payload %d", ws, size), func(t *testing.T) {
+				b := newCrooked(t, func(b *crooked) { b.tls = &tls.Config{Certificates: srv.TLS.Certificates} })
+				target := b.target(ws)
+				target.TLS = &tls.Config{RootCAs: roots, ServerName: "example.com"}
+				plan := fan(target, 2, 3, 1)
+				plan.Payload = size
+				o, _ := runPlan(t, plan, 200*time.Millisecond)
+				if n := o.Tally; n.Sent == 0 || n.Delivered != 3*n.Sent || n.Trouble() != "" || n.Connected != 5 {
+					t.Errorf("%+v %v", n, o.Errors)
+				}
+			})
+		}
+	}
+	t.Run("a certificate that nobody vouches for is refused", func(t *testing.T) {
+		b := newCrooked(t, func(b *crooked) { b.tls = &tls.Config{Certificates: srv.TLS.Certificates} })
+		plan := fan(b.target(false), 1, 1, 0)
+		plan.Target.TLS = &tls.Config{ServerName: "example.com"}
+		plan.EnsureDefaults()
+		l, err := New(plan, NewClock(), NewShared(plan, 1, nil), 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer l.Close()
+		if err := l.Connect(t.Context(), 0, 2); err == nil || !strings.Contains(err.Error(), "certificate") {
+			t.Errorf("%v", err)
+		}
+	})
 }
 
 func TestLoop_ASharedGroupIsJudgedAsAWhole(t *testing.T) {

@@ -1,6 +1,7 @@
 package drive
 
 import (
+	"crypto/tls"
 	"errors"
 	"net/netip"
 	"time"
@@ -12,9 +13,10 @@ import (
 type Target struct {
 	Addr      netip.AddrPort
 	WebSocket bool
-	Host      string // of the Host header
-	Path      string // of the request line, WebSocket only
-	Header    string // further lines for the upgrade request, each ended by CRLF
+	TLS       *tls.Config // nil for none
+	Host      string      // of the Host header
+	Path      string      // of the request line, WebSocket only
+	Header    string      // further lines for the upgrade request, each ended by CRLF
 	Version   codec.Version
 	Username  string
 	Password  string

@@ -1,6 +1,8 @@
 package drive
 
 import (
+	"errors"
+	"net"
 	"net/netip"
 	"syscall"
 	"time"
@@ -38,7 +40,7 @@ func newSys() (*sys, error) {
 		return nil, err
 	}
 	s := &sys{ep: ep, timer: timer}
-	ev := unix.EpollEvent{Events: unix.EPOLLIN | unix.EPOLLET&0xffffffff, Fd: timerToken}
+	ev := unix.EpollEvent{Events: unix.EPOLLIN | unix.EPOLLET, Fd: timerToken}
 	if err := unix.EpollCtl(ep, unix.EPOLL_CTL_ADD, timer, &ev); err != nil {
 		s.close()
 		return nil, err
@@ -126,14 +128,30 @@ func (s *sys) dial(to netip.AddrPort, source netip.Addr, small bool, token int32
 			return -1, err
 		}
 	}
-	ev := unix.EpollEvent{Events: unix.EPOLLIN | unix.EPOLLOUT | unix.EPOLLRDHUP | unix.EPOLLET&0xffffffff, Fd: token}
-	if err = unix.EpollCtl(s.ep, unix.EPOLL_CTL_ADD, fd, &ev); err != nil {
+	if err = s.watch(fd, token); err != nil {
 		return -1, err
 	}
 	if err = unix.Connect(fd, sockaddr(to)); err == unix.EINPROGRESS {
 		err = nil
 	}
 	return fd, err
+}
+
+// watch reports the events of fd under token.
+func (s *sys) watch(fd int, token int32) error {
+	ev := unix.EpollEvent{Events: unix.EPOLLIN | unix.EPOLLOUT | unix.EPOLLRDHUP | unix.EPOLLET, Fd: token}
+	return unix.EpollCtl(s.ep, unix.EPOLL_CTL_ADD, fd, &ev)
+}
+
+// descriptor is a copy of c's descriptor that outlives c.
+func descriptor(c *net.TCPConn) (fd int, err error) {
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return -1, err
+	}
+	var dup error
+	err = raw.Control(func(p uintptr) { fd, dup = unix.FcntlInt(p, unix.F_DUPFD_CLOEXEC, 0) })
+	return fd, errors.Join(err, dup)
 }
 
 func sockaddr(a netip.AddrPort) unix.Sockaddr {

@@ -4,6 +4,7 @@ package drive
 
 import (
 	"errors"
+	"net"
 	"net/netip"
 	"time"
 )
@@ -24,6 +25,8 @@ func newSys() (*sys, error)                                            { return 
 func (*sys) close()                                                    {}
 func (*sys) wait(dst []event, _ time.Duration) ([]event, error)        { return dst, errSystem }
 func (*sys) dial(netip.AddrPort, netip.Addr, bool, int32) (int, error) { return -1, errSystem }
+func (*sys) watch(int, int32) error                                    { return errSystem }
+func descriptor(*net.TCPConn) (int, error)                             { return -1, errSystem }
 func (*sys) unwatch(int) error                                         { return errSystem }
 func connected(int) error                                              { return errSystem }
 func read(int, []byte) (int, bool, error)                              { return 0, false, errSystem }
