@@ -89,7 +89,7 @@ func NewScram(user, password string, iterations int) (entry string, err error) {
 	if err != nil {
 		return "", err
 	}
-	v, err := deriveVerifier(password, newSalt(), iterations)
+	v, err := deriveVerifier(password, randomBytes(newSaltSize), iterations)
 	if err != nil {
 		return "", err
 	}
