@@ -31,7 +31,7 @@ type configuration struct {
 	PongGrace            bool     `group:"WebSocket" default:"true" negatable:"" help:"Let pongs stretch the keep alive, to at most three times since the last MQTT packet."`
 
 	AllowAnonymous *bool  `group:"Access" negatable:"" help:"Let in clients without a username. Default: only if no authentication is configured, and then only on loopback and Unix listeners."`
-	PasswordFile   string `group:"Access" placeholder:"FILE" help:"File with users and password hashes."`
+	PasswordFile   string `group:"Access" placeholder:"FILE" help:"File with users and password hashes, as mosquitto_passwd writes it (PBKDF2, $$7$$)."`
 	ScramFile      string `group:"Access" placeholder:"FILE" help:"File with SCRAM-SHA-256 verifiers, for MQTT 5.0 extended authentication."`
 	ACL            string `name:"acl" group:"Access" placeholder:"FILE" help:"File with access rules, in the format of mosquitto."`
 
