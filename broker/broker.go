@@ -8,8 +8,6 @@ package broker
 
 import (
 	"context"
-	"crypto/rand"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"hash/maphash"
@@ -52,7 +50,7 @@ type Broker struct {
 	shard [shards]uint16 // the loop of each shard
 
 	// Any goroutine.
-	uid      atomic.Uint64
+
 	running  atomic.Bool
 	draining atomic.Bool
 	credit   atomic.Int64 // in-process publishes that wait for a loop
@@ -90,11 +88,7 @@ func New(o Options) (*Broker, error) {
 		}
 		b.enhanced[a.Method()] = a
 	}
-	var start [8]byte
-	if _, err := rand.Read(start[:]); err != nil {
-		return nil, fmt.Errorf("broker: no randomness: %w", err)
-	}
-	b.uid.Store(binary.BigEndian.Uint64(start[:]) >> 16)
+
 	return b, nil
 }
 
@@ -127,6 +121,10 @@ func (b *Broker) Tick(l link.Loop) (more bool) { return b.loops[l.ID()].tick() }
 func (b *Broker) home(clientID string) *loop {
 	return b.loops[b.shard[maphash.String(b.seed, clientID)%shards]]
 }
+
+// origin stands for a client identifier in messages, so that No Local knows a
+// client again in whatever session it comes. It is never 0.
+func (b *Broker) origin(clientID string) uint64 { return maphash.String(b.seed, clientID) | 1 }
 
 // each runs f on every loop and waits until all are through, or ctx is.
 func (b *Broker) each(ctx context.Context, f func(*loop)) error {

@@ -144,7 +144,7 @@ func (c *client) enter() {
 	}
 	present := s != nil
 	if s == nil {
-		s = &session{id: id, uid: l.b.uid.Add(1), username: p.identity.Username, loop: l, traffic: &l.idle}
+		s = &session{id: id, origin: l.b.origin(id), username: p.identity.Username, loop: l, traffic: &l.idle}
 		l.sessions[id] = s
 		l.stats.sessions.Add(1)
 	}

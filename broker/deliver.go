@@ -159,15 +159,20 @@ func (l *loop) delivered(n int) {
 type walk struct {
 	m     *message
 	nodes []*topic.Node[filter]
-	node  int // index in nodes
-	pos   int // index in the members of that node
-	inbox int // bytes to take off the inbox at the end
+	node  int    // index in nodes
+	pos   int    // index in the members of that node
+	inbox int    // bytes to take off the inbox at the end
+	seq   uint64 // its number among unfinished walks; subscriptions made after it are no concern of it
 }
+
+// underway is the number of a walk that has not been put off: it meets no
+// subscription that is younger than itself.
+const underway = ^uint64(0)
 
 // deliver gives m to l's members of nodes. inbox is what m counts for in l's
 // inbox. What the tick's budget does not allow is left to later ticks.
 func (l *loop) deliver(m *message, nodes []*topic.Node[filter], inbox int) {
-	w := walk{m: m, nodes: nodes, inbox: inbox}
+	w := walk{m: m, nodes: nodes, inbox: inbox, seq: underway}
 	if !l.mustWait(nodes) {
 		l.layouts.begin(l, m)
 		if w.run(l, &l.budget) {
@@ -175,15 +180,25 @@ func (l *loop) deliver(m *message, nodes []*topic.Node[filter], inbox int) {
 			return
 		}
 	}
-	w.m = m.own()
-	w.nodes = append([]*topic.Node[filter](nil), nodes...)
-	for _, n := range nodes {
+	l.putOff(w)
+}
+
+// putOff leaves the rest of w to later ticks.
+func (l *loop) putOff(w walk) {
+	rest := &walk{m: w.m.own(), inbox: w.inbox, node: w.node, pos: w.pos}
+	for i, n := range w.nodes {
+		// Only filters with a part here: one that gets it later must not be
+		// counted down for a walk that it was not counted up for.
 		if fl := n.Value.loops[l.id]; fl != nil {
 			fl.walks++
+			rest.nodes = append(rest.nodes, n)
+		} else if i < w.node {
+			rest.node--
 		}
 	}
-	rest := w
-	l.walks = append(l.walks, &rest)
+	l.walkSeq++
+	rest.seq = l.walkSeq
+	l.walks = append(l.walks, rest)
 }
 
 // mustWait reports whether an earlier message is still being delivered to one
@@ -282,7 +297,7 @@ func (w *walk) run(l *loop, budget *int) (finished bool) {
 // walk meets it first.
 func (l *loop) offer(w *walk, s *session, sub *subscription) {
 	m := w.m
-	if !sub.accepts(s, m.from) {
+	if sub.born >= w.seq || !sub.accepts(s, m.from) {
 		return
 	}
 	qos, asPublished, ids := sub.qos, sub.retainAsPublished, sub.ids
@@ -292,7 +307,7 @@ func (l *loop) offer(w *walk, s *session, sub *subscription) {
 				continue
 			}
 			o := s.subs.on(n)
-			if o == nil || !o.accepts(s, m.from) {
+			if o == nil || o.born >= w.seq || !o.accepts(s, m.from) {
 				continue
 			}
 			if j < w.node {

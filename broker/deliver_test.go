@@ -161,3 +161,88 @@ func TestDeliver_AllocatesNothingPerDelivery(t *testing.T) {
 		}
 	}
 }
+
+// A filter that gets its first member on a loop while a message for it is
+// still on its way to others there is not confused by that message.
+func TestDeliver_FilterMayAppearDuringFanout(t *testing.T) {
+	s := newSim(t, 2, Options{})
+	for i := range fanoutBudget + 100 {
+		s.join(0, s.idOn(0, fmt.Sprint("s", i)), wire.V311, 0).sub(wire.V311, wire.Subscription{Filter: "a/b"})
+	}
+	s.join(1, s.idOn(1, "far"), wire.V311, 0).sub(wire.V311, wire.Subscription{Filter: "a/+"})
+	late := s.join(0, s.idOn(0, "late"), wire.V311, 0)
+	p := s.join(0, s.idOn(0, "p"), wire.V311, 0)
+	p.feed(pub(wire.V311, "a/b", "x", 0, 0))
+	s.loops[0].busy = nil
+	p.listed = false
+	p.stream.Data(p.in)
+	p.in = nil
+	if len(s.b.loops[0].walks) != 1 {
+		t.Fatal("the fan-out was over at once: it shows nothing")
+	}
+	sub := wire.Subscribe{PacketID: 1, Filters: []wire.Subscription{{Filter: "a/+"}}}
+	late.stream.Data(sub.Append(nil, wire.V311))
+	s.run()
+	part := s.sessionOf(s.idOn(0, "late")).subs.list[0].node.Value.loops[0]
+	if part.walks != 0 {
+		t.Fatalf("%d walks are counted where there are none", part.walks)
+	}
+	if got := payloads(late.publishes(wire.V311)); got != "" {
+		t.Errorf("the late subscriber got %q, which was published before", got)
+	}
+	p.send(pub(wire.V311, "a/b", "y", 0, 0))
+	if got := payloads(late.publishes(wire.V311)); got != "y" {
+		t.Errorf("the late subscriber got %q, want y", got)
+	}
+}
+
+// A second subscription that is made while a message is on its way takes
+// nothing from the first.
+func TestDeliver_OverlapMadeDuringFanoutLosesNothing(t *testing.T) {
+	s := newSim(t, 1, Options{})
+	both := s.join(0, "both", wire.V311, 0)
+	for i := range fanoutBudget + 100 {
+		s.join(0, fmt.Sprint("s", i), wire.V311, 0).sub(wire.V311, wire.Subscription{Filter: "a/b"})
+	}
+	for i := range fanoutBudget {
+		s.join(0, fmt.Sprint("t", i), wire.V311, 0).sub(wire.V311, wire.Subscription{Filter: "a/+"})
+	}
+	both.sub(wire.V311, wire.Subscription{Filter: "a/+"})
+	p := s.join(0, "p", wire.V311, 0)
+	p.feed(pub(wire.V311, "a/b", "x", 0, 0))
+	l := s.b.loops[0]
+	for s.turn(); len(l.walks) > 0 && l.walks[0].node == 0; {
+		s.turn()
+	}
+	if len(l.walks) == 0 {
+		t.Fatal("the fan-out was over too soon: it shows nothing")
+	}
+	sub := wire.Subscribe{PacketID: 1, Filters: []wire.Subscription{{Filter: "a/b"}}}
+	both.feed(sub.Append(nil, wire.V311))
+	s.run()
+	if got := payloads(both.publishes(wire.V311)); got != "x" {
+		t.Errorf("got %q, want x once", got)
+	}
+}
+
+// A panic in the middle of one message leaves nothing of it to the next.
+func TestDeliver_PanicLeavesNothingBehind(t *testing.T) {
+	az := &testAuthorizer{}
+	s := newSim(t, 1, Options{Authorizer: az})
+	c := s.join(0, "c", wire.V311, 60)
+	c.sub(wire.V311, wire.Subscription{Filter: "a", QoS: 1})
+	c.cut()
+	d := s.join(0, "d", wire.V311, 0)
+	d.sub(wire.V311, wire.Subscription{Filter: "a", QoS: 1})
+	p := s.join(0, "p", wire.V311, 0)
+	az.receive = func(id *Identity, _ string) bool { panic("broken: " + id.ClientID) }
+	func() {
+		defer func() { recover() }()
+		p.stream.Data(pub(wire.V311, "a", "one", 1, 1))
+	}()
+	az.receive = nil
+	p.send(pub(wire.V311, "a", "two", 1, 2))
+	if got := payloads(d.publishes(wire.V311)); got != "two" {
+		t.Errorf("got %q, want two", got)
+	}
+}

@@ -144,7 +144,7 @@ func (b *Broker) Subscribe(filter string, qos byte, handle func(Message)) (*Subs
 	l := b.home(id)
 	ready := make(chan struct{})
 	ok := l.call(func(l *loop) {
-		u.s = &session{id: id, uid: b.uid.Add(1), loop: l, sink: u, traffic: &l.idle}
+		u.s = &session{id: id, origin: b.origin(id), loop: l, sink: u, traffic: &l.idle}
 		sub := &subscription{filter: filter, topic: name, qos: qos}
 		u.s.put(nil, sub, group, func() { close(ready) })
 		if group == "" {

@@ -39,8 +39,9 @@ type subscription struct {
 	topic             string              // without $share/{group}/
 	member            *groupMember        // nil unless shared
 	node              *topic.Node[filter] // nil if shared
-	pos               int                 // among the filter's members
-	at                int                 // in the session's list
+	born              uint64              // the latest walk that had been put off when it was made
+	pos               int32               // among the filter's members
+	at                int32               // in the session's list
 	ids               []uint32            // its Subscription Identifier, or nil
 	qos               byte
 	noLocal           bool
@@ -89,7 +90,7 @@ func (s *subscriptions) on(n *topic.Node[filter]) *subscription {
 }
 
 func (s *subscriptions) add(sub *subscription) {
-	sub.at = len(s.list)
+	sub.at = int32(len(s.list))
 	s.list = append(s.list, sub)
 	if s.index != nil {
 		s.index[sub.filter] = sub
@@ -135,7 +136,7 @@ func (l *loop) attachSub(s *session, sub *subscription) {
 	n, fl := l.partOf(sub.topic)
 	sub.node = n
 	sub.filter, sub.topic = n.Filter, n.Filter // one copy for all
-	sub.pos = len(fl.members)
+	sub.pos, sub.born = int32(len(fl.members)), l.walkSeq
 	fl.members = append(fl.members, member{s, sub})
 }
 
@@ -188,7 +189,7 @@ func (l *loop) settle(n *topic.Node[filter], fl *filterLoop) {
 	kept := fl.members[:0]
 	for _, m := range fl.members {
 		if m.s != nil {
-			m.sub.pos = len(kept)
+			m.sub.pos = int32(len(kept))
 			kept = append(kept, m)
 		}
 	}
@@ -208,7 +209,7 @@ func (l *loop) prune(n *topic.Node[filter], fl *filterLoop) {
 }
 
 // accepts reports whether the filter subscription takes a message from session
-// uid from.
+// with origin from.
 func (sub *subscription) accepts(s *session, from uint64) bool {
-	return !(sub.noLocal && from == s.uid) // [MQTT-3.8.3-3]
+	return !(sub.noLocal && from == s.origin) // [MQTT-3.8.3-3]
 }

@@ -39,6 +39,7 @@ type loop struct {
 	blocked  []*client  // paused until another loop's inbox drains
 	flooding bool       // the PUBLISH being handled went to an inbox past its high water
 	turn     uint64     // of walk
+	walkSeq  uint64     // the number of the latest walk that was put off
 
 	idle  traffic // of all sessions that have none; never written to
 	inbox inbox

@@ -19,7 +19,7 @@ type message struct {
 	payload []byte
 	props   []byte // as wire.Publish.Props
 
-	from     uint64 // uid of the publishing session, 0 if none
+	from     uint64 // origin of the publishing session, 0 if none
 	deadline int64  // when it expires (Now of any loop), 0: never
 	expiryAt int    // as wire.Publish.ExpiryAt
 	qos      byte
@@ -124,7 +124,7 @@ func (m *message) expired(now int64) bool { return m.deadline != 0 && now >= m.d
 // remaining is the Message Expiry Interval to announce at time now: what was
 // published less the time waited [MQTT-3.3.2-6].
 func (m *message) remaining(now int64) uint32 {
-	if m.deadline == 0 {
+	if m.deadline <= now { // never expires, or is sent again after its time
 		return 0
 	}
 	return uint32((m.deadline - now + second - 1) / second)

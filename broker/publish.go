@@ -44,8 +44,9 @@ func (c *client) publish(h wire.Header, body []byte) error {
 		reason = wire.NotAuthorized
 	default:
 		m := &l.scratch
+		m.owned = nil // still there if an Authorizer panicked under the last one
 		m.topic, m.payload, m.props, m.expiryAt = p.Topic, p.Payload, p.Props, p.ExpiryAt
-		m.qos, m.retain, m.from, m.deadline = p.QoS, p.Retain, s.uid, 0
+		m.qos, m.retain, m.from, m.deadline = p.QoS, p.Retain, s.origin, 0
 		if p.ExpiryAt >= 0 {
 			m.deadline = l.now() + int64(p.Expiry)*second
 		}

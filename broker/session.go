@@ -17,7 +17,7 @@ const maxTime = int64(1<<63 - 1)
 type session struct {
 	// Immutable.
 	id       string
-	uid      uint64 // unlike id never used again
+	origin   uint64 // stands for id in messages, see Broker.origin
 	username string // of who made it; nobody else may resume it
 	loop     *loop
 	sink     sink // of an in-process subscriber, which has no client
@@ -245,6 +245,10 @@ func (s *session) pump() {
 			s.window.next++
 			continue
 		}
+		if d.state == published && !s.mayReceive(d.msg.topic) {
+			s.forgo(d)
+			continue
+		}
 		if !s.writable() {
 			return
 		}
@@ -277,6 +281,17 @@ func (s *session) pump() {
 	}
 }
 
+// forgo ends a delivery whose receiver has lost the right to it since it was
+// first sent. Other members of a share group may have it.
+func (s *session) forgo(d *delivery) {
+	if d.group != nil && d.qos == 1 {
+		d.group.giveBack(s.loop, d.msg, d.seq)
+	} else {
+		d.msg.release()
+	}
+	s.window.finish(d)
+}
+
 // transmit writes the PUBLISH of slot n. A message that the client's Maximum
 // Packet Size forbids is done without being sent [MQTT-3.1.2-25].
 func (s *session) transmit(n uint64, d *delivery) {
@@ -306,6 +321,11 @@ func (s *session) complete(d *delivery) {
 func (s *session) enqueue(d delivery) {
 	l := s.loop
 	o := &l.b.opts
+	if d.msg.size() > o.MaxQueuedBytes { // no use in making room for it
+		l.drop(s, d.msg, DropQueueFull)
+		d.msg.release()
+		return
+	}
 	for s.pending.count >= o.MaxQueuedMessages || s.pending.bytes+d.msg.size() > o.MaxQueuedBytes {
 		s.overflowed()
 		switch {

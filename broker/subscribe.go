@@ -105,7 +105,7 @@ func (s *session) put(old, sub *subscription, group string, joined func()) {
 	l := s.loop
 	switch {
 	case old != nil && old.member == nil:
-		sub.node, sub.pos = old.node, old.pos
+		sub.node, sub.pos, sub.born = old.node, old.pos, old.born
 		sub.node.Value.loops[l.id].members[sub.pos].sub = sub
 		s.subs.replace(old, sub)
 		s.cancelReplay(old)

@@ -14,7 +14,7 @@ type will struct {
 func newWill(w *wire.Will, s *session) *will {
 	m := message{
 		topic: []byte(w.Topic), payload: w.Payload, props: w.Props, expiryAt: w.ExpiryAt,
-		qos: w.QoS, retain: w.Retain, from: s.uid,
+		qos: w.QoS, retain: w.Retain, from: s.origin,
 	}
 	return &will{m: m.keep(), identity: s.identity, delay: w.Delay, expiry: w.Expiry}
 }
