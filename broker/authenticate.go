@@ -162,9 +162,17 @@ func authError(err error) error {
 	return &wire.Error{Reason: wire.NotAuthorized, Detail: err.Error()}
 }
 
+// sendAuth sends AUTH. A client that is too small for it is refused: without it
+// there is no exchange.
 func (c *client) sendAuth(reason wire.ReasonCode, data []byte) {
 	a := wire.Auth{Reason: reason, Method: c.pending.connect.AuthMethod, Data: data}
-	c.write(a.Append(nil))
+	b := a.Append(nil)
+	if len(b) > c.maxPacket { // [MQTT-3.1.2-24]
+		c.fail(&wire.Error{Reason: wire.PacketTooLarge, Clause: "MQTT-3.1.2-24",
+			Detail: fmt.Sprintf("AUTH of %d bytes, the client takes %d", len(b), c.maxPacket)})
+		return
+	}
+	c.write(b)
 }
 
 // authPacket handles AUTH: the next step of an exchange, or the start of a
@@ -218,6 +226,9 @@ func (c *client) reauthenticated(v verdict) {
 		return
 	}
 	c.sendAuth(wire.Success, v.reply)
+	if c.state == closed {
+		return
+	}
 	if id := c.session.identity; id != nil {
 		renewed := *id
 		renewed.Data = v.grant.Data

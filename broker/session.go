@@ -361,10 +361,10 @@ func (s *session) overflowed() {
 }
 
 // mayReceive asks the Authorizer whether the session may have messages of
-// topic.
+// topic. Of the reply space it gets none but its own, see ownsReply.
 func (s *session) mayReceive(topic []byte) bool {
 	az := s.loop.b.opts.Authorizer
-	return az == nil || s.sink != nil || az.CanReceive(s.who(), topic)
+	return az == nil || s.sink != nil || hasPrefix(topic, replyRoot) || az.CanReceive(s.who(), topic)
 }
 
 // who is the identity of s.
