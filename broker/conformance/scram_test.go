@@ -242,11 +242,20 @@ func TestAuth_FitsThePacketSize(t *testing.T) { // [MQTT-3.15.2-2] [MQTT-3.15.2-
 	c.expect(tCONNACK)
 }
 
-func TestAuth_ScramUserWithoutMethodIsRefused(t *testing.T) { // [MQTT-3.1.4-2]
+func TestAuth_ClientWithoutCredentialsIsRefused(t *testing.T) { // [MQTT-3.1.4-2] [MQTT-3.2.2-7] [MQTT3-3.2.2-5] [MQTT3-3.2.2-4]
 	t.Parallel()
-	c := dial(t, startBroker(t, "scram"), v5)
-	c.send(request(v5).bytes()) // nobody
-	c.refused(0x86, 0x87)
+	s := startBroker(t, "scram")
+	over(t, []byte{v31, v311, v5}, func(t *testing.T, v byte) {
+		for _, r := range []*connect{request(v), request(v, func(c *connect) { c.user, c.pass = ptr(scramUser), ptr("wrong") })} {
+			c := dial(t, s, v)
+			c.send(r.bytes())
+			if v == v5 {
+				c.refused(0x86, 0x87)
+			} else if c.refused(4, 5) == nil {
+				t.Error("no CONNACK")
+			}
+		}
+	})
 }
 
 func TestAuth_NoAuthPacketUnlessAsked(t *testing.T) { // [MQTT-4.12.0-6]

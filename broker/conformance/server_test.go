@@ -94,8 +94,11 @@ func run(m *testing.M) int {
 	}
 	defer os.RemoveAll(dir)
 	brokers.dir = dir
-	defer brokers.stop()
-	return m.Run()
+	code := m.Run()
+	if !brokers.stop() {
+		return 1
+	}
+	return code
 }
 
 // startBroker returns the broker with the flags of a set, and starts it if no
@@ -135,7 +138,11 @@ func startBroker(t testing.TB, set string) *server {
 func (f *fleet) start(p *process, args []string) error {
 	f.build.Do(func() {
 		f.binary = filepath.Join(f.dir, "hashplus.exe")
-		out, err := exec.Command("go", "build", "-o", f.binary, "hashplus/cmd/hashplus").CombinedOutput()
+		args := []string{"build", "-o", f.binary}
+		if raced {
+			args = append(args, "-race")
+		}
+		out, err := exec.Command("go", append(args, "hashplus/cmd/hashplus")...).CombinedOutput()
 		if err != nil {
 			f.buildErr = fmt.Errorf("build: %w\n%s", err, out)
 		}
@@ -186,15 +193,23 @@ func (f *fleet) start(p *process, args []string) error {
 	}
 }
 
-// stop ends the brokers of this run.
-func (f *fleet) stop() {
+// stop ends the brokers of this run, and reports whether none of them has told
+// of a data race or a panic.
+func (f *fleet) stop() (fine bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	for _, p := range f.brokers {
-		if p.cmd != nil && p.cmd.Process != nil {
-			// An error means that it has ended already, which is what we want.
-			_ = p.cmd.Process.Kill()
-			_ = p.cmd.Wait()
+	fine = true
+	for set, p := range f.brokers {
+		if p.cmd == nil || p.cmd.Process == nil {
+			continue
+		}
+		// An error means that it has ended already, which is what we want.
+		_ = p.cmd.Process.Kill()
+		_ = p.cmd.Wait()
+		if log := p.log.String(); strings.Contains(log, "DATA RACE") || strings.Contains(log, "panic") {
+			fmt.Fprintf(os.Stderr, "broker %q:\n%s", set, log)
+			fine = false
 		}
 	}
+	return fine
 }
