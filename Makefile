@@ -45,4 +45,22 @@ cross: ## builds for the other systems
 clients: ## real clients against the built binary
 	$(GO) test -count=1 -timeout 10m ./cmd/hashplus/clients/...
 
-.PHONY: help build test deps check format vet lint unit nopoll cross clients
+memory: ## RSS per idle WebSocket session with a subscription; less than 2,048 bytes
+	$(GO) test -count=1 -timeout 5m -tags nightly -run TestIdleSession ./cmd/hashplus
+
+# The Eclipse suite and Autobahn come from checkouts that HASHPLUS_PAHO_TESTING
+# and HASHPLUS_AUTOBAHN name.
+nightly: memory fuzz mutate ## the long things
+	$(GO) test -count=1 -timeout 60m -tags nightly ./cmd/hashplus/clients
+	transport/examples/echo/autobahn.sh
+
+FUZZTIME ?= 10m
+fuzz: ## every fuzz target for FUZZTIME
+	@set -e; for f in $$(git ls-files '*_test.go' | xargs grep -l '^func Fuzz'); do \
+		for t in $$(sed -n 's/^func \(Fuzz[A-Za-z0-9]*\)(.*/\1/p' $$f); do \
+			echo "$$f $$t"; $(GO) test ./$$(dirname $$f) -run '^$$' -fuzz "^$$t\$$" -fuzztime $(FUZZTIME); done; done
+
+mutate: ## shows for 30 clauses that their tests fail when the rule is switched off
+	$(GO) run ./broker/conformance/mutate
+
+.PHONY: help build test deps check format vet lint unit nopoll cross clients memory nightly fuzz mutate
