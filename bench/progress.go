@@ -155,7 +155,7 @@ func (s *scenario) line(a, b, first reading) string {
 		text += fmt.Sprintf("  %.0f connects/s", float64(b.connected-a.connected)/d)
 	}
 	if b.sent > 0 {
-		text += fmt.Sprintf("  %.0f sent/s  %.0f %ss/s", float64(b.sent-a.sent)/d, float64(b.delivered-a.delivered)/d, s.unit)
+		text += fmt.Sprintf("  %.0f sent/s  %.0f %s/s", float64(b.sent-a.sent)/d, float64(b.delivered-a.delivered)/d, plural(s.unit))
 	}
 	if b.failed > 0 {
 		text += fmt.Sprintf("  %d failed", b.failed)

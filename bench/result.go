@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/HdrHistogram/hdrhistogram-go"
@@ -119,7 +120,7 @@ func (r *Result) print(w io.Writer) {
 		fmt.Fprintf(w, "  broker CPU   %.2f µs per %s (%.2f s in %.1f s), generator %.2f s\n", r.CPUPerUnit, r.Unit, r.CPU, r.Measured, r.OwnCPU)
 	}
 	if r.Units > 0 {
-		fmt.Fprintf(w, "  throughput   %.0f %ss/s (%d)\n", r.Rate, r.Unit, r.Units)
+		fmt.Fprintf(w, "  throughput   %.0f %s/s (%d)\n", r.Rate, plural(r.Unit), r.Units)
 	}
 	printLatency(w, "calm", r.Calm)
 	printLatency(w, "latency", r.Latency)
@@ -158,6 +159,14 @@ func printLatency(w io.Writer, name string, l *Latency) {
 	if l != nil {
 		fmt.Fprintf(w, "  %-12s p50 %s  p90 %s  p99 %s  p99.9 %s  max %s\n", name, human(l.P50), human(l.P90), human(l.P99), human(l.P999), human(l.Max))
 	}
+}
+
+// plural is the unit's plural.
+func plural(unit string) string {
+	if stem, ok := strings.CutSuffix(unit, "y"); ok {
+		return stem + "ies"
+	}
+	return unit + "s"
 }
 
 // human writes µs with three digits and a fitting unit.

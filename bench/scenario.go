@@ -120,7 +120,7 @@ func pairs(o *Options, n int) *scenario {
 // request is n requesters, each with a responder of its own.
 func request(o *Options, n int) *scenario {
 	s := o.build("request", "round trip", 1, 1)
-	s.title = fmt.Sprintf("request/reply %d pairs, QoS %d, %s", n, o.QoS, o.pressure())
+	s.title = fmt.Sprintf("request/reply, pairs: %d, QoS %d, %s", n, o.QoS, o.pressure())
 	s.params = map[string]any{"pairs": n}
 	s.plan.Streams = 2 * n
 	for i := range n {

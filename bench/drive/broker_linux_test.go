@@ -28,7 +28,8 @@ type crooked struct {
 	forward func(to *seat, m codec.Publish, send func())
 	delay   func(m codec.Publish) // called before anything is done with a message
 
-	tls *tls.Config
+	tls    *tls.Config
+	pinged func()
 
 	mu    sync.Mutex
 	seats []*seat
@@ -234,6 +235,11 @@ func (b *crooked) packet(s *seat, p codec.Packet) {
 		case 2:
 			s.write(codec.AppendAck(nil, codec.PUBREC, m.ID))
 		}
+	case codec.PINGREQ:
+		if b.pinged != nil {
+			b.pinged()
+		}
+		s.write(codec.AppendEmpty(nil, codec.PINGRESP))
 	case codec.PUBREL:
 		id, _, _ := p.Ack()
 		s.write(codec.AppendAck(nil, codec.PUBCOMP, id))

@@ -44,6 +44,7 @@ type conn struct {
 
 	started  int64 // when dial was called
 	lastSend int64
+	keep     int64 // ns of silence that the broker allows; 0 is any
 }
 
 // maxSend is how much unsent output a connection may hold before its sender

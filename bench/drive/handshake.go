@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"time"
 
 	"hashplus/bench/codec"
 )
@@ -85,6 +86,11 @@ func (l *Loop) advance(c *conn, p codec.Packet) error {
 			return fmt.Errorf("broker refused the connection with 0x%02x", a.Code)
 		}
 		c.quota = int(a.ReceiveMaximum)
+		c.keep = int64(l.target.KeepAlive) * int64(time.Second)
+		if a.ServerKeep >= 0 {
+			c.keep = int64(a.ServerKeep) * int64(time.Second)
+		}
+		l.keeping = l.keeping || c.keep > 0
 		l.connects.record(l.now - c.started)
 		l.count.connected++
 		l.subscribe(c, c.client.Subs)

@@ -55,6 +55,7 @@ type Loop struct {
 	interval            float64 // ns between two bursts of all senders; 0 in a closed loop
 	due                 int64   // bursts scheduled so far
 	chores              int64   // when housekeeping comes next
+	keeping             bool    // some connection has a keep alive
 	replay              int64   // when Replay subscribed; 0 outside of it
 }
 
@@ -223,47 +224,24 @@ func (l *Loop) Drive(ctx context.Context, s Schedule) error {
 			return err
 		}
 	}
+	l.leftovers(ctx)
 	l.sending = false
 	return l.drain(ctx)
 }
 
-// Replay subscribes the ready client i to subs and waits until each of the
-// plan's flows has come once, as a retained message; latency counts from the
-// SUBSCRIBE, over all calls. It gives up when the first has
-// not come within the plan's Stall, or a further one within its Drain.
-func (l *Loop) Replay(ctx context.Context, i int, subs []codec.Subscription) error {
-	c := l.conns[i]
-	if c == nil || c.phase != ready {
-		return errors.New("the subscriber is not connected")
+// leftovers sends what an open loop owes: what was due before the end but found
+// the loop late, or the connection full. What still cannot leave counts as unsent.
+func (l *Loop) leftovers(ctx context.Context) {
+	if l.interval == 0 || ctx.Err() != nil {
+		return
 	}
-	l.expected += uint64(len(l.plan.Flows))
-	l.replay = l.clock.Now()
-	l.subscribe(c, subs)
+	l.schedule(l.end - 1)
 	l.settle()
-	defer func() { l.replay = 0 }()
-	last, quiet, patience := l.count.delivered, l.replay, l.plan.Stall
-	for l.count.delivered < l.expected && ctx.Err() == nil && c.phase == ready {
-		if err := l.tick(5 * time.Millisecond); err != nil {
-			return err
-		}
-		if l.count.delivered != last {
-			last, quiet, patience = l.count.delivered, l.now, l.plan.Drain
-		}
-		if l.now-quiet > int64(patience) {
-			break
-		}
-	}
-	return nil
-}
-
-// Clear publishes an empty retained message to every flow whose sender is here,
-// so that the broker forgets what the run left.
-func (l *Loop) Clear(ctx context.Context) error {
-	l.payload = nil
 	for i := range l.senders {
-		l.senders[i].sent, l.senders[i].flow = 0, 0
+		if s := &l.senders[i]; s.conn != nil {
+			l.count.unsent += uint64(s.owed * s.Burst)
+		}
 	}
-	return l.Drive(ctx, Schedule{End: l.clock.Now() + int64(time.Minute)})
 }
 
 // allSent tells whether every sender is one that stops, and has.
@@ -385,12 +363,11 @@ func (l *Loop) settle() {
 
 // keepAlive pings for the connections that have been silent too long.
 func (l *Loop) keepAlive() {
-	if l.target.KeepAlive == 0 {
+	if !l.keeping {
 		return
 	}
-	limit := int64(l.target.KeepAlive) * int64(time.Second) / 2
 	for _, c := range l.conns {
-		if c != nil && c.phase == ready && !c.deaf && l.now-c.lastSend > limit {
+		if c != nil && c.phase == ready && !c.deaf && c.keep > 0 && l.now-c.lastSend > c.keep/2 {
 			l.scratch = codec.AppendEmpty(l.scratch[:0], codec.PINGREQ)
 			l.send(c, l.scratch)
 		}
@@ -407,43 +384,4 @@ func (l *Loop) publishCounters() {
 	c[Failed].Store(l.count.failed)
 	c[Stalls].Store(l.count.stalls)
 	c[Lost].Store(l.count.disconnects)
-}
-
-// Finish counts what was lost and hands the results over. All processes must
-// have ended Drive.
-func (l *Loop) Finish() (*Outcome, error) {
-	o := &Outcome{Errors: l.errors}
-	n := &l.count
-	o.Tally = Tally{
-		Sent: n.sent, Expected: l.expected, Delivered: n.delivered, Duplicates: n.duplicates, Flagged: n.flagged,
-		Disordered: n.disordered, Strange: n.strange, Refused: n.refused, StrayAcks: n.strayAcks, Stalls: n.stalls,
-		Connected: n.connected, Failed: n.failed, Disconnects: n.disconnects, Lost: l.lost(),
-	}
-	var err error
-	if o.Latency, err = l.latency.Encode(hdrVersion); err != nil {
-		return nil, err
-	}
-	o.Connects, err = l.connects.Encode(hdrVersion)
-	return o, err
-}
-
-// lost sums the gaps of this loop's streams, each of them once. Streams that
-// clients of several processes share are nobody's here: see Client.Shared.
-func (l *Loop) lost() (n uint64) {
-	seen := make([]bool, len(l.streams))
-	for _, i := range l.mine {
-		cl := &l.plan.Clients[i]
-		if cl.Echo || cl.Stall {
-			continue
-		}
-		for k := range cl.Flows {
-			at := cl.StreamBase + k
-			if seen[at] || l.plan.Owner != nil && !l.plan.Owner(i, cl.FlowBase+k) {
-				continue
-			}
-			seen[at] = true
-			n += l.streams[at].missing(l.shared.Seq[cl.FlowBase+k].Load())
-		}
-	}
-	return n
 }

@@ -19,7 +19,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // fan is a plan of p publishers and n subscribers that each get everything.
 func fan(target Target, p, n int, qos byte) *Plan {
-	plan := &Plan{Target: target, Streams: p * n, Stall: 200 * time.Millisecond, Drain: 200 * time.Millisecond}
+	plan := &Plan{Target: target, Streams: p * n, Stall: 20 * time.Second, Drain: 5 * time.Second}
 	for i := range n {
 		plan.Clients = append(plan.Clients, Client{
 			ID: fmt.Sprint("s", i), Subs: []codec.Subscription{{Filter: "t/#", QoS: qos}}, Flows: uint32(p), StreamBase: uint32(i * p),
@@ -88,7 +88,9 @@ func TestLoop_CountsWhatTheBrokerGetsWrong(t *testing.T) {
 					}
 				}
 			})
-			o, _ := runPlan(t, fan(b.target(ws), 2, 3, 0), 1500*time.Millisecond)
+			plan := fan(b.target(ws), 2, 3, 0)
+			plan.Stall, plan.Drain = 100*time.Millisecond, 2*time.Second
+			o, _ := runPlan(t, plan, 1500*time.Millisecond)
 			b.mu.Lock()
 			held := 0
 			for _, s := range b.seats {
@@ -126,16 +128,13 @@ func TestLoop_OpenLoopShowsAStallInEveryMessageThatWaited(t *testing.T) {
 	plan.OpenRate = 1000
 	plan.Senders[0].Burst, plan.Senders[0].Window = 1, 1
 	o, lat := runPlan(t, plan, time.Second)
-	if n := o.Tally; n.Sent < 990 || n.Sent > 1001 || n.Lost != 0 {
+	if n := o.Tally; n.Sent != 1000 || n.Delivered != 1000 || n.Trouble() != "" {
 		t.Fatalf("%+v", n)
 	}
 	// The 300 messages due during the stall waited 300 ms down to nothing, so of
 	// all 1,000 at least a tenth waited above 100 ms.
 	if lat.max < 290e6 || lat.p99 < 200e6 {
 		t.Errorf("p99 %v, max %v", time.Duration(lat.p99), time.Duration(lat.max))
-	}
-	if lat.p50 > 100e6 {
-		t.Errorf("p50 %v: the stall must not show in messages that came after it", time.Duration(lat.p50))
 	}
 }
 
@@ -207,6 +206,31 @@ func TestLoop_ASharedGroupIsJudgedAsAWhole(t *testing.T) {
 	o, _ := runPlan(t, plan, 100*time.Millisecond)
 	if n := o.Tally; n.Sent == 0 || n.Delivered != n.Sent || n.Trouble() != "" {
 		t.Errorf("%+v", n)
+	}
+}
+
+func TestLoop_PingsWithinHalfTheKeepAlive(t *testing.T) {
+	var pings atomic.Int64
+	b := newCrooked(t, func(b *crooked) { b.pinged = func() { pings.Add(1) } })
+	plan := fan(b.target(true), 1, 1, 0)
+	plan.Target.KeepAlive = 1
+	plan.EnsureDefaults()
+	l, err := New(plan, NewClock(), NewShared(plan, 1, nil), 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	if err := l.Connect(t.Context(), 0, 2); err != nil {
+		t.Fatal(err)
+	}
+	for end := time.Now().Add(1300 * time.Millisecond); time.Now().Before(end); {
+		if err := l.Step(20 * time.Millisecond); err != nil {
+			t.Fatal(err)
+		}
+	}
+	// Two clients that are silent: each must ping after a half second, twice.
+	if n := pings.Load(); n < 2 || n > 6 {
+		t.Errorf("%d pings", n)
 	}
 }
 

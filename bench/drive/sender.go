@@ -32,7 +32,7 @@ func (l *Loop) wake(s *sender) {
 func (l *Loop) pump(s *sender) {
 	s.queued = false
 	c := s.conn
-	if !l.sending || l.now >= l.end || c == nil || s.Once && s.sent >= uint64(s.Flows) || c.phase != ready {
+	if !l.sending || l.interval == 0 && l.now >= l.end || c == nil || s.Once && s.sent >= uint64(s.Flows) || c.phase != ready {
 		return
 	}
 	for len(c.out)-c.sent < maxSend {

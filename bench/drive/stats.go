@@ -37,6 +37,7 @@ type Tally struct {
 	Refused     uint64 `json:"refused"`            // acknowledged with a failure
 	StrayAcks   uint64 `json:"stray_acks"`         // acknowledgements of nothing
 	Stalls      uint64 `json:"stalls"`
+	Unsent      uint64 `json:"unsent"` // open loop: due, but the broker did not take them in time
 	Connected   uint64 `json:"connected"`
 	Failed      uint64 `json:"failed"`
 	Disconnects uint64 `json:"disconnects"`
@@ -55,6 +56,7 @@ func (t *Tally) Add(o *Tally) {
 	t.Refused += o.Refused
 	t.StrayAcks += o.StrayAcks
 	t.Stalls += o.Stalls
+	t.Unsent += o.Unsent
 	t.Connected += o.Connected
 	t.Failed += o.Failed
 	t.Disconnects += o.Disconnects
@@ -68,7 +70,7 @@ func (t *Tally) Trouble() string {
 		what string
 	}{
 		{t.Lost, "lost"}, {t.Duplicates, "duplicates"}, {t.Disordered, "out of order"}, {t.Strange, "strange"},
-		{t.Stalls, "stalls of a publisher"}, {t.Failed, "failed to connect"}, {t.Disconnects, "disconnected"},
+		{t.Stalls, "stalls of a publisher"}, {t.Unsent, "unsent"}, {t.Failed, "failed to connect"}, {t.Disconnects, "disconnected"},
 		{t.Refused, "refused"}, {t.StrayAcks, "stray acknowledgements"},
 	} {
 		if x.n > 0 {
@@ -93,7 +95,7 @@ const hdrVersion = hdrhistogram.V2CompressedEncodingCookieBase
 type count struct {
 	sent, delivered, duplicates, flagged, disordered uint64
 	strange, refused, strayAcks, stalls, received    uint64
-	connected, ready, failed, disconnects            uint64
+	unsent, connected, ready, failed, disconnects    uint64
 }
 
 // histogram records durations in ns from 1 µs to 10 minutes, three digits.
