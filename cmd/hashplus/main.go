@@ -26,6 +26,7 @@ type commands struct {
 	Request requestCommand `cmd:"" help:"Publish a request and print the replies to it."`
 	Respond respondCommand `cmd:"" help:"Answer requests."`
 	Bench   bench.Command  `cmd:"" help:"Measure brokers."`
+	Passwd  passwdCommand  `cmd:"" help:"Add, change or delete a user of a password file."`
 	Version versionCommand `cmd:"" help:"Print the version."`
 }
 
@@ -102,7 +103,7 @@ func nameEnvironment(k *kong.Kong) error {
 		switch node.Name {
 		case "serve":
 			prefix = "HASHPLUS_"
-		case "bench", "version":
+		case "bench", "passwd", "version":
 			continue
 		}
 		for _, f := range node.Flags {
