@@ -91,24 +91,25 @@ const (
 	inboxLow  = 2 << 20
 )
 
-// congested returns a loop whose inbox is past its high water, or nil.
-func (l *loop) congested() *loop {
-	for _, o := range l.b.loops {
-		if o != l && o.inbox.pending.Load() > inboxHigh {
+// congested returns a loop whose inbox is past its high water, or nil. A
+// loop's own may be: of what it has handed over for share groups.
+func (b *Broker) congested() *loop {
+	for _, o := range b.loops {
+		if o.inbox.pending.Load() > inboxHigh {
 			return o
 		}
 	}
 	return nil
 }
 
-// block pauses c, which has just published, while another loop's inbox is
-// full. Messages are never dropped for it.
+// block pauses c, which has just published, while an inbox is full. Messages
+// are never dropped for it.
 func (l *loop) block(c *client) {
 	if !l.flooding {
 		return
 	}
 	l.flooding = false
-	o := l.congested()
+	o := l.b.congested()
 	if o == nil {
 		return
 	}
@@ -130,7 +131,7 @@ func (l *loop) await(o *loop) {
 // unblock resumes the publishers that block paused, unless another inbox is
 // full now.
 func (l *loop) unblock() {
-	if o := l.congested(); o != nil {
+	if o := l.b.congested(); o != nil {
 		l.await(o)
 		return
 	}
@@ -143,13 +144,22 @@ func (l *loop) unblock() {
 	l.blocked = l.blocked[:0]
 }
 
-// delivered takes n bytes off l's inbox and wakes the loops that wait for it.
+// delivered takes n bytes off l's inbox.
 func (l *loop) delivered(n int) {
-	if n == 0 || l.inbox.pending.Add(-int64(n)) > inboxLow || l.inbox.waiting.Load() == 0 {
+	if n > 0 {
+		l.took(l, n)
+	}
+}
+
+// took takes n bytes off o's inbox and wakes the loops that wait for it.
+func (l *loop) took(o *loop, n int) {
+	if o.inbox.pending.Add(-int64(n)) > inboxLow || o.inbox.waiting.Load() == 0 {
 		return
 	}
-	for w := l.inbox.waiting.Swap(0); w != 0; w &= w - 1 {
-		l.send(l.b.loops[bits.TrailingZeros64(w)], (*loop).unblock)
+	for w := o.inbox.waiting.Swap(0); w != 0; w &= w - 1 {
+		// A task even for l itself: no connection resumes amid a delivery.
+		to := l.b.loops[bits.TrailingZeros64(w)]
+		l.link.Send(to.id, link.TaskFunc(func(link.Loop) { to.unblock() }))
 	}
 }
 

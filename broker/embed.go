@@ -106,11 +106,11 @@ type Subscription struct {
 	handle  func(Message)
 	dropped atomic.Int64
 
-	mu     sync.Mutex
-	queue  []Message
-	closed bool
-	wake   chan struct{}
-	done   chan struct{}
+	mu      sync.Mutex
+	queue   []Message
+	closed  bool
+	starved bool // was asked for room when there was none
+	wake    chan struct{}
 }
 
 // subscriptionQueue is the number of messages that wait for an in-process
@@ -139,7 +139,7 @@ func (b *Broker) Subscribe(filter string, qos byte, handle func(Message)) (*Subs
 	case !b.running.Load():
 		return nil, ErrClosed
 	}
-	u := &Subscription{b: b, handle: handle, wake: make(chan struct{}, 1), done: make(chan struct{})}
+	u := &Subscription{b: b, handle: handle, wake: make(chan struct{}, 1)}
 	id := "$in-process/" + token()
 	l := b.home(id)
 	ready := make(chan struct{})
@@ -192,25 +192,52 @@ func (u *Subscription) accept(m *message, qos byte, retain bool) bool {
 	return true
 }
 
+// room implements sink.
+func (u *Subscription) room() int {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if u.closed {
+		return 0
+	}
+	free := subscriptionQueue - len(u.queue)
+	u.starved = free <= 0
+	return free
+}
+
 func (u *Subscription) run() {
-	defer close(u.done)
 	for range u.wake {
-		for {
-			u.mu.Lock()
-			batch, closed := u.queue, u.closed
-			u.queue = nil
-			u.mu.Unlock()
-			if closed {
-				return
-			}
-			if len(batch) == 0 {
-				break
-			}
+		for batch := u.take(); len(batch) > 0; batch = u.take() {
 			for _, m := range batch {
+				if u.isClosed() {
+					return
+				}
 				u.handle(m)
 			}
 		}
 	}
+}
+
+// take empties the queue.
+func (u *Subscription) take() []Message {
+	u.mu.Lock()
+	batch, starved := u.queue, u.starved
+	u.queue, u.starved = nil, false
+	u.mu.Unlock()
+	if starved {
+		u.s.loop.call(func(*loop) {
+			u.s.roomChanged()
+			if len(u.s.replays) > 0 {
+				u.s.wantReplay()
+			}
+		})
+	}
+	return batch
+}
+
+func (u *Subscription) isClosed() bool {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return u.closed
 }
 
 // Dropped is the number of messages that handle was too slow for.

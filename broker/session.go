@@ -65,6 +65,9 @@ func (s *session) busy() *traffic {
 
 // sink takes messages for an in-process subscriber. It must not block.
 type sink interface {
+	// room is how many messages accept will take now. After it said 0 the
+	// sink calls roomChanged and wantReplay when there is room again.
+	room() int
 	// accept reports whether there was room. m is valid during the call.
 	accept(m *message, qos byte, retain bool) bool
 }
@@ -175,9 +178,11 @@ func (s *session) end() {
 	if w != nil {
 		l.fire(w)
 	}
-	// Last first: what goes back to a group is put before what waits there.
-	for n := s.window.tail(); n > s.window.head; n-- {
-		d := s.window.slot(n - 1)
+	// The groups are left first, so that they don't offer s what it gives back.
+	s.subs.each(func(sub *subscription) { l.detachSub(s, sub) })
+	s.subs = subscriptions{}
+	for n := s.window.head; n < s.window.tail(); n++ {
+		d := s.window.slot(n)
 		if d.msg == nil {
 			continue
 		}
@@ -194,8 +199,6 @@ func (s *session) end() {
 	for s.pending.count > 0 {
 		s.pending.pop().msg.release()
 	}
-	s.subs.each(func(sub *subscription) { l.detachSub(s, sub) })
-	s.subs = subscriptions{}
 	s.traffic = &l.idle
 }
 
@@ -223,7 +226,7 @@ func (s *session) ready() bool {
 // free is how many messages of share groups the session can take now.
 func (s *session) free() int {
 	if s.sink != nil {
-		return 1 << 20
+		return s.sink.room()
 	}
 	if !s.ready() {
 		return 0
@@ -294,16 +297,17 @@ func (s *session) forgo(d *delivery) {
 
 // transmit writes the PUBLISH of slot n. A message that the client's Maximum
 // Packet Size forbids is done without being sent [MQTT-3.1.2-25].
-func (s *session) transmit(n uint64, d *delivery) {
+func (s *session) transmit(n uint64, d *delivery) (sent bool) {
 	ok := s.client.writePublish(d.msg, d.qos, d.retain, d.sent, packetID(n), d.subIDs)
 	if !ok {
 		s.loop.drop(s, d.msg, DropTooLarge)
 		d.msg.release()
 		s.window.finish(d)
-		return
+		return false
 	}
 	d.sent, d.quota = true, true
 	s.quota--
+	return true
 }
 
 // complete ends the delivery d: the receiver has it, or refused it.

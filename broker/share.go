@@ -1,11 +1,6 @@
 package broker
 
-import (
-	"sync"
-
-	"hashplus/topic"
-	"hashplus/transport/link"
-)
+import "hashplus/topic"
 
 // groupKey names a share group: `$share/{name}/{filter}`.
 type groupKey struct{ name, filter string }
@@ -13,6 +8,9 @@ type groupKey struct{ name, filter string }
 // shareGroup distributes the messages of one filter over its members. It is
 // owned by its home, the loop of its name: all choices are made there, in one
 // order.
+//
+// Invariant: while messages wait, no member that is online and may have the
+// first of them has room for it, as far as home knows.
 type shareGroup struct {
 	key     groupKey
 	home    *loop
@@ -30,71 +28,34 @@ type groupItem struct {
 	seq uint64
 }
 
-// groupMember is a subscription in a share group.
-type groupMember struct {
-	// Immutable.
-	s    *session
-	sub  *subscription
-	home *loop
-
-	// Owned by the session's loop.
-	left bool
-
-	// Owned by home.
-	group    *shareGroup
-	online   bool
-	outlives bool // the session outlives its connection
-	credit   int  // messages it can take, as it last said, less what was sent since
+// group returns the group of key, whose home is l, made if there is none.
+func (l *loop) group(key groupKey) *shareGroup {
+	g := l.groups[key]
+	if g == nil {
+		g = &shareGroup{key: key, home: l}
+		g.node, g.part = l.partOf(key.filter)
+		g.part.groups = append(g.part.groups, g)
+		l.groups[key] = g
+	}
+	return g
 }
 
-// memberState is what a session says of itself to its groups.
-type memberState struct {
-	online, outlives bool
-	free             int
-}
-
-func (s *session) memberState() memberState {
-	return memberState{online: s.online(), outlives: s.expiry != 0, free: s.free()}
-}
-
-// join makes m a member, on its home; done is called on the session's loop
-// when the group's messages reach it.
-func (m *groupMember) join(key groupKey, st memberState, done func()) {
-	from := m.s.loop
-	from.send(m.home, func(h *loop) {
-		g := h.groups[key]
-		if g == nil {
-			g = &shareGroup{key: key, home: h}
-			g.node, g.part = h.partOf(key.filter)
-			g.part.groups = append(g.part.groups, g)
-			h.groups[key] = g
-		}
-		m.group = g
-		g.members = append(g.members, m)
-		g.update(m, st)
-		h.send(from, func(*loop) { done() })
-	})
-}
-
-// leave takes m out of its group. What is on the way to it comes back.
-func (m *groupMember) leave(l *loop) {
-	m.left = true
-	l.send(m.home, func(h *loop) {
-		g := m.group
-		m.online = false
-		for i, o := range g.members {
-			if o == m {
-				g.members = append(g.members[:i], g.members[i+1:]...)
-				if g.next > i {
-					g.next--
-				}
-				break
+// remove takes m out of the group; the last one ends it.
+func (g *shareGroup) remove(m *groupMember) {
+	for i, o := range g.members {
+		if o == m {
+			g.members = append(g.members[:i], g.members[i+1:]...)
+			if g.next > i {
+				g.next--
 			}
+			break
 		}
-		if len(g.members) == 0 {
-			g.dissolve()
-		}
-	})
+	}
+	if len(g.members) == 0 {
+		g.dissolve()
+		return
+	}
+	g.drainAll()
 }
 
 // dissolve ends a group without members.
@@ -103,7 +64,7 @@ func (g *shareGroup) dissolve() {
 		g.home.drop(nil, it.m, DropSharedNoMember)
 		it.m.release()
 	}
-	g.home.stats.queued.Add(-int64(len(g.waiting)))
+	bump(&g.home.stats.queued, -int64(len(g.waiting)))
 	g.waiting, g.bytes = nil, 0
 	delete(g.home.groups, g.key)
 	for i, o := range g.part.groups {
@@ -113,83 +74,6 @@ func (g *shareGroup) dissolve() {
 		}
 	}
 	g.home.prune(g.node, g.part)
-}
-
-// groupsChanged tells the session's groups that it came or went.
-func (s *session) groupsChanged() {
-	if s.shared == 0 {
-		return
-	}
-	st := s.memberState()
-	s.subs.each(func(sub *subscription) {
-		if m := sub.member; m != nil {
-			s.loop.send(m.home, func(*loop) { m.group.update(m, st) })
-		}
-	})
-}
-
-// roomChanged lets groups that live here hand over what waits, and notes that
-// the others are to be told.
-func (s *session) roomChanged() {
-	if s.shared == 0 || s.ended {
-		return
-	}
-	elsewhere := false
-	for _, sub := range s.subs.list {
-		m := sub.member
-		switch {
-		case m == nil:
-		case m.home != s.loop:
-			elsewhere = true
-		case m.group != nil && len(m.group.waiting) > 0:
-			m.group.drain(m)
-		}
-	}
-	if elsewhere && !s.roomOn {
-		s.roomOn = true
-		s.loop.rooms = append(s.loop.rooms, s)
-	}
-}
-
-// reportRoom tells the groups that live elsewhere how much the session can
-// take. Acknowledgements of one tick make one report.
-func (s *session) reportRoom() {
-	if s.ended || !s.online() {
-		return
-	}
-	free := s.free()
-	for _, sub := range s.subs.list {
-		if m := sub.member; m != nil && m.home != s.loop {
-			r := roomReports.Get().(*roomReport)
-			r.m, r.free = m, free
-			s.loop.link.Send(m.home.id, r)
-		}
-	}
-}
-
-type roomReport struct {
-	m    *groupMember
-	free int
-}
-
-var roomReports = sync.Pool{New: func() any { return new(roomReport) }}
-
-// Run implements link.Task.
-func (r *roomReport) Run(link.Loop) {
-	m, free := r.m, r.free
-	r.m = nil
-	roomReports.Put(r)
-	if m.online && m.group != nil {
-		m.credit = free
-		m.group.drain(m)
-	}
-}
-
-func (g *shareGroup) update(m *groupMember, st memberState) {
-	m.online, m.outlives, m.credit = st.online, st.outlives, st.free
-	if m.online {
-		g.drain(m)
-	}
 }
 
 // publish gives msg to the next member that can take it. What nobody can take
@@ -220,22 +104,28 @@ func (g *shareGroup) give(msg *message, seq uint64) bool {
 // offer gives msg to m if it has room. A member on another loop may still
 // return it.
 func (g *shareGroup) offer(m *groupMember, msg *message, seq uint64) bool {
-	if !m.online {
+	if !m.online || !g.allows(m, msg) {
 		return false
 	}
 	if m.s.loop == g.home {
 		return m.s.take(m, msg, seq)
 	}
-	if min(m.sub.qos, msg.qos) > 0 && m.s.sink == nil {
+	if m.counts(msg) {
 		if m.credit <= 0 {
 			return false
 		}
 		m.credit--
+	} else if m.slow {
+		return false
 	}
-	h := handovers.Get().(*handover)
-	h.m, h.msg, h.seq = m, msg.own(), seq
-	g.home.link.Send(m.s.loop.id, h)
+	g.home.handOver(m, msg, seq)
 	return true
+}
+
+// allows asks the Authorizer whether m may have msg.
+func (g *shareGroup) allows(m *groupMember, msg *message) bool {
+	az := g.home.b.opts.Authorizer
+	return az == nil || m.who == nil || az.CanReceive(m.who, msg.topic)
 }
 
 // keep puts msg into the queue of the group, at its place.
@@ -261,20 +151,25 @@ func (g *shareGroup) keep(msg *message, seq uint64) {
 	copy(g.waiting[at+1:], g.waiting[at:])
 	g.waiting[at] = groupItem{msg.own(), seq}
 	g.bytes += msg.size()
-	g.home.stats.queued.Add(1)
+	bump(&g.home.stats.queued, 1)
 }
 
-// mayWait reports whether a member may want msg later.
+// mayWait reports whether a member may want msg later: one that is online and
+// may have it, or, when nobody is online, one that comes back.
 func (g *shareGroup) mayWait(msg *message) bool {
 	if msg.qos == 0 {
 		return false
 	}
+	wanted, somebody, reachable := false, false, false
 	for _, m := range g.members {
-		if m.sub.qos > 0 && (m.online || m.outlives) {
-			return true
+		somebody = somebody || m.online
+		if !g.allows(m, msg) {
+			continue
 		}
+		reachable = reachable || m.online
+		wanted = wanted || m.qos > 0 && (m.online || m.outlives)
 	}
-	return false
+	return wanted && (reachable || !somebody)
 }
 
 // unwait takes the first message out of the queue; the caller releases it.
@@ -283,7 +178,7 @@ func (g *shareGroup) unwait() *message {
 	g.waiting[0] = groupItem{}
 	g.waiting = g.waiting[1:]
 	g.bytes -= msg.size()
-	g.home.stats.queued.Add(-1)
+	bump(&g.home.stats.queued, -1)
 	if len(g.waiting) == 0 {
 		g.waiting = nil
 	}
@@ -294,15 +189,31 @@ func (g *shareGroup) unwait() *message {
 func (g *shareGroup) drain(m *groupMember) {
 	for len(g.waiting) > 0 {
 		it := g.waiting[0]
-		if it.m.expired(g.home.now()) {
-			g.home.drop(nil, it.m, DropExpired)
+		why := DropExpired
+		switch {
+		case it.m.expired(g.home.now()):
+		case g.offer(m, it.m, it.seq):
 			g.unwait().release()
 			continue
+		case g.mayWait(it.m):
+			return
+		default: // those that it waited for have left, or lost the right to it
+			why = DropSharedNoMember
 		}
-		if !g.offer(m, it.m, it.seq) {
+		g.home.drop(nil, it.m, why)
+		g.unwait().release()
+	}
+}
+
+// drainAll is for when somebody for whom a message waited has gone.
+func (g *shareGroup) drainAll() {
+	for _, m := range g.members {
+		if len(g.waiting) == 0 {
 			return
 		}
-		g.unwait().release()
+		if m.online {
+			g.drain(m)
+		}
 	}
 }
 
@@ -319,66 +230,4 @@ func (g *shareGroup) returned(msg *message, seq uint64) {
 		g.keep(msg, seq)
 	}
 	msg.release()
-}
-
-// handover carries a message to a member on another loop.
-type handover struct {
-	m   *groupMember
-	msg *message
-	seq uint64
-}
-
-var handovers = sync.Pool{New: func() any { return new(handover) }}
-
-// Run implements link.Task.
-func (h *handover) Run(link.Loop) {
-	m, msg, seq := h.m, h.msg, h.seq
-	h.m, h.msg = nil, nil
-	handovers.Put(h)
-	if !m.left && !m.s.ended && m.s.take(m, msg, seq) {
-		msg.release()
-		return
-	}
-	m.s.loop.link.Send(m.home.id, &refusedHandover{m, msg, seq})
-}
-
-// refusedHandover takes back a message that the member had no room for.
-type refusedHandover struct {
-	m   *groupMember
-	msg *message
-	seq uint64
-}
-
-// Run implements link.Task.
-func (r *refusedHandover) Run(link.Loop) {
-	r.m.credit = 0
-	r.m.group.returned(r.msg, r.seq)
-}
-
-// take gives a share group's message to s, if it can be on its way at once.
-func (s *session) take(m *groupMember, msg *message, seq uint64) bool {
-	l := s.loop
-	qos, retain := min(m.sub.qos, msg.qos), msg.retain && m.sub.retainAsPublished
-	if s.sink != nil {
-		return s.sink.accept(msg, qos, retain)
-	}
-	if s.client == nil || !s.mayReceive(msg.topic) {
-		return false
-	}
-	if qos == 0 {
-		if s.client.conn.Buffered() >= l.b.opts.WriteQueueBytes {
-			return false
-		}
-		if !s.client.writePublish(msg, 0, retain, false, 0, m.sub.ids) {
-			l.drop(s, msg, DropTooLarge)
-		}
-		return true
-	}
-	if !s.ready() {
-		return false
-	}
-	n := s.busy().window.push(delivery{msg: msg.own(), qos: qos, retain: retain, subIDs: m.sub.ids, group: m.group, seq: seq})
-	s.window.next = n + 1
-	s.transmit(n, s.window.slot(n))
-	return true
 }

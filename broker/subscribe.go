@@ -110,8 +110,9 @@ func (s *session) put(old, sub *subscription, group string, joined func()) {
 		s.subs.replace(old, sub)
 		s.cancelReplay(old)
 	case old != nil:
-		l.detachSub(s, old)
 		s.subs.replace(old, sub)
+		old.member.change(sub, joined)
+		return
 	default:
 		s.subs.add(sub)
 	}
