@@ -103,7 +103,7 @@ func (c *client) admitted(g Grant) error {
 			return refusal(wire.NotAuthorized, "the client may not publish its will")
 		}
 	}
-	c.conn.Forget()
+	c.conn.Admit()
 	p.request, p.exchange = nil, nil
 	if home := c.b.home(p.connect.ClientID); home != c.l {
 		c.state = moving

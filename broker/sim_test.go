@@ -147,7 +147,7 @@ func (s *sim) dial(loop int) *simConn {
 func (c *simConn) Loop() link.Loop            { return c.l }
 func (c *simConn) Info() *link.Info           { return &c.info }
 func (c *simConn) Handshake() *link.Handshake { return nil }
-func (c *simConn) Forget()                    {}
+func (c *simConn) Admit()                     {}
 func (c *simConn) Framing() link.Framing      { return link.Raw }
 func (c *simConn) Reserve(n int) []byte {
 	if c.closed || c.gone {

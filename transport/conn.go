@@ -155,8 +155,11 @@ func (c *conn) Info() *link.Info { return &c.info }
 // Handshake implements link.Conn.
 func (c *conn) Handshake() *link.Handshake { return c.handshake }
 
-// Forget implements link.Conn.
-func (c *conn) Forget() { c.handshake = nil }
+// Admit implements link.Conn.
+func (c *conn) Admit() {
+	c.handshake = nil
+	c.frames.SetLimit(int64(c.endpoint.MaxMessage))
+}
 
 // Framing implements link.Conn.
 func (c *conn) Framing() link.Framing { return c.framing }

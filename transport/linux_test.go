@@ -37,7 +37,7 @@ type quietHandler struct{ silent }
 func (quietHandler) Start([]link.Loop)   {}
 func (quietHandler) Tick(link.Loop) bool { return false }
 func (quietHandler) Open(c link.Conn) link.Stream {
-	c.Forget()
+	c.Admit()
 	return silent{}
 }
 

@@ -96,10 +96,18 @@ func (c *conn) upgrade(b []byte, own bool) {
 	if messages || c.framing.Compressed() {
 		c.set(perMessage)
 	}
-	c.frames = ws.NewReader(c.framing, messages, int64(c.endpoint.MaxMessage))
+	limit := c.endpoint.MaxMessage
+	if !messages {
+		limit = min(limit, strangerMessage)
+	}
+	c.frames = ws.NewReader(c.framing, messages, int64(limit))
 	c.handleEarly(b[n:])
 	c.keepRest(b, nil, own)
 }
+
+// strangerMessage bounds what is collected of a compressed message before
+// link.Conn.Admit: it could be the first of an attacker's many connections.
+const strangerMessage = 64 << 10
 
 // handleEarly takes the frames that came with the request.
 func (c *conn) handleEarly(b []byte) {

@@ -364,7 +364,7 @@ func TestHTTPHandler_UpgradesInAnExistingMux(t *testing.T) {
 		if r := st.conn.Handshake(); r == nil || r.Path != "/mqtt" {
 			t.Errorf("handshake %+v", r)
 		}
-		st.conn.Forget()
+		st.conn.Admit()
 		if st.conn.Handshake() != nil {
 			t.Error("the handshake was not forgotten")
 		}

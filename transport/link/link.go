@@ -71,10 +71,13 @@ type Conn interface {
 	Info() *Info
 
 	// Handshake returns the HTTP upgrade request that opened a WebSocket
-	// connection, or nil. Forget drops it, so that an idle connection does not
-	// keep its headers in memory.
+	// connection, or nil.
 	Handshake() *Handshake
-	Forget()
+
+	// Admit says that the peer is known and welcome. It drops the handshake, so
+	// that an idle connection does not keep its headers in memory, and lifts
+	// the bound of 64 KiB on what is collected from a stranger.
+	Admit()
 
 	// Framing is how packets are framed on this connection's write queue.
 	Framing() Framing

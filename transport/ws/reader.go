@@ -88,6 +88,10 @@ func NewReader(f link.Framing, messages bool, limit int64) Reader {
 	return r
 }
 
+// SetLimit changes the bound on messages that are collected, from the next
+// header on.
+func (r *Reader) SetLimit(limit int64) { r.limit = min(limit, maxLimit) }
+
 // Next takes bytes from the front of b until something is to be reported, and
 // returns how many it took, what it found, and its bytes. It takes all of b
 // before it returns More; until then the caller goes on with b[n:]. It changes
