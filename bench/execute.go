@@ -38,6 +38,12 @@ func (o *Options) prepare(ctx context.Context, s *scenario) (*setup, error) {
 	if p := o.part(); p != nil {
 		return nil, p.serve(ctx, &s.plan)
 	}
+	var bare float64
+	if o.Floor {
+		if bare, err = floor(ctx, 1000, 90, 1, time.Second); err != nil {
+			return nil, fmt.Errorf("floor: %w", err)
+		}
+	}
 	f, err := o.startFleet(ctx, s)
 	if err != nil {
 		return nil, err
@@ -48,7 +54,7 @@ func (o *Options) prepare(ctx context.Context, s *scenario) (*setup, error) {
 		return nil, err
 	}
 	r := o.result(s)
-	r.RSSBefore = g.rss
+	r.RSSBefore, r.Floor = g.rss, bare
 	return &setup{result: r, gauge: g, fleet: f, progress: startProgress(o.Quiet, s, g)}, nil
 }
 

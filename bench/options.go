@@ -53,6 +53,7 @@ type Pool struct {
 type Output struct {
 	JSON  string `help:"Write the result as JSON to this file; - is standard output." name:"json" placeholder:"FILE"`
 	Quiet bool   `help:"No progress."`
+	Floor bool   `help:"Measure a bare write first, and give CPU time in multiples of it too."`
 }
 
 // Options is what every scenario takes.

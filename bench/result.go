@@ -119,6 +119,9 @@ func (r *Result) print(w io.Writer) {
 	if r.CPUPerUnit > 0 {
 		fmt.Fprintf(w, "  broker CPU   %.2f µs per %s (%.2f s in %.1f s), generator %.2f s\n", r.CPUPerUnit, r.Unit, r.CPU, r.Measured, r.OwnCPU)
 	}
+	if r.Floor > 0 && r.CPUPerUnit > 0 {
+		fmt.Fprintf(w, "  floor        %.2f µs per bare write: %.2f of it per %s\n", r.Floor, r.CPUPerUnit/r.Floor, r.Unit)
+	}
 	if r.Units > 0 {
 		fmt.Fprintf(w, "  throughput   %.0f %s/s (%d)\n", r.Rate, plural(r.Unit), r.Units)
 	}
