@@ -249,7 +249,8 @@ func smallConnack(t *testing.T) {
 	s := startBroker(t, "")
 	c := dial(t, s, v5)
 	c.limit(20)
-	c.send(request(v5, with(prop4(pMaximumPacketSize, 20)), leaving(will{topic: "a/#/" + strings.Repeat("b", 200)})).bytes())
+	r := request(v5, with(prop4(pMaximumPacketSize, 20), propS(pAuthMethod, "NO-SUCH-METHOD")))
+	c.send(r.bytes())
 	if p := c.expect(tCONNACK); p.reason < 0x80 {
 		t.Errorf("%v", p)
 	}
