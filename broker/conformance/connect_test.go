@@ -2,6 +2,7 @@ package conformance
 
 import (
 	"bytes"
+	"errors"
 	"io"
 	"net"
 	"strings"
@@ -68,7 +69,8 @@ func answer(t *testing.T, s *server, b []byte) []byte {
 		t.Fatal(err)
 	}
 	got, err := io.ReadAll(conn)
-	if e, ok := err.(net.Error); ok && e.Timeout() {
+	var e net.Error
+	if errors.As(err, &e) && e.Timeout() {
 		t.Fatalf("the connection stays open after %x", got)
 	}
 	return got

@@ -376,14 +376,11 @@ func TestPublish_ReachesEveryMatchingSession(t *testing.T) { // [MQTT-4.5.0-1] [
 	s := startBroker(t, "")
 	each(t, func(t *testing.T, v byte) {
 		topic := unique()
-		filters := []string{topic + "/a", topic + "/+", topic + "/#", "+/a", topic + "/a/#"}
+		filters := []string{topic + "/a", topic + "/+", topic + "/#", topic + "/a/#"}
 		live := make([]*client, len(filters))
 		away := make([]string, len(filters))
 		for i, f := range filters {
 			live[i] = join(t, s, v)
-			if f == "+/a" {
-				f = topic + "/+"
-			}
 			live[i].listen(1, f)
 			away[i] = unique()
 			c := join(t, s, v, keep(away[i]))

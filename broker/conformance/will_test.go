@@ -246,9 +246,9 @@ func TestDisconnect_DiscardsTheWill(t *testing.T) { // [MQTT-3.14.4-3] [MQTT3-3.
 		c, watch := bequeath(t, s, v, will{})
 		c.leave()
 		if v == v5 {
-			long, _ := bequeath(t, s, v, will{})
-			watch.listen(0, long.id)
-			long.leaveWith(disconnectWith(0))
+			long, other := bequeath(t, s, v, will{})
+			long.leaveWith(disconnectWith(0)) // the same, spelled out
+			other.quiet(2 * soon)
 		}
 		watch.quiet(2 * soon)
 	})
