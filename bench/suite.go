@@ -33,8 +33,8 @@ type suiteCase struct {
 	args []string
 }
 
-// suiteCases are the cases of a full comparison. warm and long are the warm-up
-// and the duration of each run.
+// suiteCases are the cases of a full comparison. A replay may pause for long, so
+// it is waited for longer than live messages are.
 func suiteCases() []suiteCase {
 	return []suiteCase{
 		{"fanout-bursts", []string{"fanout", "--burst=8"}},
@@ -48,7 +48,7 @@ func suiteCases() []suiteCase {
 		{"request", []string{"request"}},
 		{"request-1", []string{"request", "--pairs=1"}},
 		{"wildcard", []string{"wildcard"}},
-		{"retained", []string{"retained"}},
+		{"retained", []string{"retained", "--drain=10s"}},
 		{"connect", []string{"connect"}},
 		{"idle", []string{"idle", "--steps=2000,6000,10000,14000,18000"}},
 	}
