@@ -128,6 +128,9 @@ func TestACL_WildcardDoesNotReachDollarNames(t *testing.T) { // [MQTT-4.7.2-1]
 			asked{"c", "", "subscribe", "$SYS/#", false}, asked{"c", "", "subscribe", "$SYS/+", false}, asked{"c", "", "subscribe", "$SYS/a", false},
 			asked{"c", "", "publish", "b/a", true})
 	}
+	for _, text := range []string{"topic #", "topic +/#", "pattern #", "pattern +/#"} { // which are the same
+		check(t, mustACL(t, text), asked{"c", "", "subscribe", "#", true}, asked{"c", "", "subscribe", "+/#", true})
+	}
 	check(t, mustACL(t, "topic #\ntopic read $SYS/#\npattern write $x/%c"),
 		asked{"c", "", "receive", "$SYS/a", true}, asked{"c", "", "subscribe", "$SYS/#", true}, asked{"c", "", "subscribe", "$SYS/+/b", true},
 		asked{"c", "", "publish", "$SYS/a", false}, asked{"c", "", "publish", "$x/c", true}, asked{"c", "", "subscribe", "#", true},

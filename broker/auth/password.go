@@ -28,7 +28,7 @@ const (
 	maxIterations     = 10_000_000
 
 	passwordScheme = "$7$"
-	newSaltSize    = 16 // bytes
+	newSaltSize    = 12 // bytes; mosquitto reads no other size
 	maxSaltSize    = 1024
 )
 

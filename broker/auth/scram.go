@@ -168,7 +168,7 @@ func (x *scramExchange) final(message string) ([]byte, error) {
 // pretend is the verifier of an unknown user. It looks like a known one's, for
 // the same name always the same.
 func (s *Scram) pretend(user string) *scramVerifier {
-	size, iterations := newSaltSize, DefaultScramIterations
+	size, iterations := newScramSaltSize, DefaultScramIterations
 	if len(s.verifiers) > 0 {
 		like := s.verifiers[s.unknown.pick(user, len(s.verifiers))]
 		size, iterations = len(like.salt), like.iterations

@@ -14,6 +14,7 @@ const (
 	// pays, which may be small, at each connection.
 	DefaultScramIterations = 4096
 	leastScramIterations   = 4096
+	newScramSaltSize       = 16 // bytes
 )
 
 // LoadScram reads a file of SCRAM verifiers; see ParseScram.
@@ -89,7 +90,7 @@ func NewScram(user, password string, iterations int) (entry string, err error) {
 	if err != nil {
 		return "", err
 	}
-	v, err := deriveVerifier(password, randomBytes(newSaltSize), iterations)
+	v, err := deriveVerifier(password, randomBytes(newScramSaltSize), iterations)
 	if err != nil {
 		return "", err
 	}
