@@ -42,7 +42,7 @@ type Broker struct {
 	enhanced map[string]EnhancedAuthenticator
 	seed     maphash.Seed
 	index    *topic.Index[filter]
-	retained *topic.Retained[message]
+	retained retainedMessages
 	started  time.Time
 
 	// Immutable after Start.
@@ -78,7 +78,7 @@ func New(o Options) (*Broker, error) {
 		},
 		enhanced: make(map[string]EnhancedAuthenticator),
 		seed:     maphash.MakeSeed(),
-		retained: topic.NewRetained[message](),
+		retained: retainedMessages{tree: topic.NewRetained[message]()},
 		started:  time.Now(),
 	}
 	b.auth.limit = authWorkers

@@ -219,9 +219,7 @@ func (c *client) Writable() {
 	}
 	s := c.session
 	s.pump()
-	if len(s.replays) > 0 {
-		s.wantReplay()
-	}
+	s.wantReplay()
 	s.roomChanged()
 }
 

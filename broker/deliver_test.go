@@ -171,6 +171,7 @@ func TestDeliver_FilterMayAppearDuringFanout(t *testing.T) {
 	}
 	s.join(1, s.idOn(1, "far"), wire.V311, 0).sub(wire.V311, wire.Subscription{Filter: "a/+"})
 	late := s.join(0, s.idOn(0, "late"), wire.V311, 0)
+	later := s.join(0, s.idOn(0, "later"), wire.V311, 0)
 	p := s.join(0, s.idOn(0, "p"), wire.V311, 0)
 	p.feed(pub(wire.V311, "a/b", "x", 0, 0))
 	s.loops[0].busy = nil
@@ -182,13 +183,15 @@ func TestDeliver_FilterMayAppearDuringFanout(t *testing.T) {
 	}
 	sub := wire.Subscribe{PacketID: 1, Filters: []wire.Subscription{{Filter: "a/+"}}}
 	late.stream.Data(sub.Append(nil, wire.V311))
+	sub.Filters[0].Filter = "a/b"
+	later.stream.Data(sub.Append(nil, wire.V311))
 	s.run()
 	part := s.sessionOf(s.idOn(0, "late")).subs.list[0].node.Value.loops[0]
 	if part.walks != 0 {
 		t.Fatalf("%d walks are counted where there are none", part.walks)
 	}
-	if got := payloads(late.publishes(wire.V311)); got != "" {
-		t.Errorf("the late subscriber got %q, which was published before", got)
+	if got := payloads(late.publishes(wire.V311)) + payloads(later.publishes(wire.V311)); got != "" {
+		t.Errorf("the late subscribers got %q, which was published before", got)
 	}
 	p.send(pub(wire.V311, "a/b", "y", 0, 0))
 	if got := payloads(late.publishes(wire.V311)); got != "y" {
@@ -244,5 +247,8 @@ func TestDeliver_PanicLeavesNothingBehind(t *testing.T) {
 	p.send(pub(wire.V311, "a", "two", 1, 2))
 	if got := payloads(d.publishes(wire.V311)); got != "two" {
 		t.Errorf("got %q, want two", got)
+	}
+	if got := payloads(s.join(0, "c", wire.V311, 60).publishes(wire.V311)); got != "one two" {
+		t.Errorf("got %q, want one two", got)
 	}
 }

@@ -9,7 +9,6 @@ import (
 
 	"hashplus/broker/wire"
 	"hashplus/topic"
-	"hashplus/transport/link"
 )
 
 // Errors of the in-process calls.
@@ -118,11 +117,11 @@ type Subscription struct {
 const subscriptionQueue = 4096
 
 // Subscribe calls handle, on a goroutine of the subscription's own, for each
-// message that matches filter, which may be `$share/{group}/{filter}`; first
-// for the retained ones, unless it is shared. When handle is slower than the
-// messages, those that find 4,096 others waiting are dropped and counted. The
-// subscription is in effect when Subscribe returns. The Authorizer is not
-// asked.
+// message that matches filter, which may be `$share/{group}/{filter}`, and for
+// the retained ones, unless it is shared. When handle is slower than the
+// messages, live ones that find 4,096 others waiting are dropped and counted;
+// retained ones, and those of a share group, wait. The subscription is in
+// effect when Subscribe returns. The Authorizer is not asked.
 func (b *Broker) Subscribe(filter string, qos byte, handle func(Message)) (*Subscription, error) {
 	group, name, shared, err := topic.ParseShare(filter)
 	if !shared {
@@ -148,7 +147,7 @@ func (b *Broker) Subscribe(filter string, qos byte, handle func(Message)) (*Subs
 		sub := &subscription{filter: filter, topic: name, qos: qos}
 		u.s.put(nil, sub, group, func() { close(ready) })
 		if group == "" {
-			l.replayTo(u.s, sub, b.retained.Walk(name))
+			u.s.begin(sub)
 			close(ready)
 		}
 	})
@@ -158,19 +157,6 @@ func (b *Broker) Subscribe(filter string, qos byte, handle func(Message)) (*Subs
 	<-ready
 	go u.run()
 	return u, nil
-}
-
-// replayTo gives an in-process subscriber the retained messages, in slices.
-func (l *loop) replayTo(s *session, sub *subscription, c *topic.Cursor[message]) {
-	done := c.Next(replayBudget, func(_ string, m *message) bool {
-		if !m.expired(l.now()) && !s.sink.accept(m, min(sub.qos, m.qos), true) {
-			l.drop(s, m, DropOverloaded)
-		}
-		return true
-	})
-	if !done && !s.ended {
-		l.link.Send(l.id, link.TaskFunc(func(link.Loop) { l.replayTo(s, sub, c) }))
-	}
 }
 
 // accept implements sink.
@@ -226,9 +212,7 @@ func (u *Subscription) take() []Message {
 	if starved {
 		u.s.loop.call(func(*loop) {
 			u.s.roomChanged()
-			if len(u.s.replays) > 0 {
-				u.s.wantReplay()
-			}
+			u.s.wantReplay()
 		})
 	}
 	return batch

@@ -11,7 +11,7 @@ import (
 const (
 	packetBudget = 512  // packets of one connection
 	fanoutBudget = 8192 // deliveries to members of filters
-	replayBudget = 2048 // steps of one session's walk over retained messages
+	replayBudget = 2048 // steps of walks over retained messages
 )
 
 // loop is the broker's part of an event loop: the sessions of its shards and

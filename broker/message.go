@@ -22,6 +22,7 @@ type message struct {
 	from     uint64 // origin of the publishing session, 0 if none
 	deadline int64  // when it expires (Now of any loop), 0: never
 	expiryAt int    // as wire.Publish.ExpiryAt
+	version  uint64 // of a retained message, see retainedMessages
 	qos      byte
 	retain   bool // as published
 

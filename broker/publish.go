@@ -118,7 +118,7 @@ func (c *client) admitPublish(p *wire.Publish) error {
 // that the index does not have yet finds the value on its walk.
 func (l *loop) publish(m *message) (matched bool) {
 	if m.retain {
-		l.b.retain(m)
+		l.b.retained.set(m)
 	}
 	return l.route(m)
 }
@@ -165,9 +165,7 @@ func (c *client) ack(h wire.Header, body []byte) error {
 	}
 	s.complete(d)
 	s.pump()
-	if len(s.replays) > 0 {
-		s.wantReplay()
-	}
+	s.wantReplay()
 	s.roomChanged()
 	return nil
 }

@@ -31,6 +31,9 @@ func (s *session) ownsReply(filter string) bool {
 
 // tellReply sends the session its prefix.
 func (s *session) tellReply(sub *subscription) {
+	if s.client == nil {
+		return
+	}
 	m := &message{topic: []byte(replySelf), payload: []byte(s.replyPrefix()), expiryAt: -1, static: true}
 	s.client.writePublish(m, 0, false, false, 0, sub.ids)
 }

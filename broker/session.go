@@ -87,6 +87,7 @@ func (s *session) attach(c *client) {
 		s.window.slot(n).quota = false
 	}
 	s.pump()
+	s.wantReplay() // of what the last connection was too short for
 	s.groupsChanged()
 }
 
@@ -95,7 +96,6 @@ func (s *session) attach(c *client) {
 func (s *session) detach(w *will) {
 	l := s.loop
 	s.client = nil
-	s.dropReplays()
 	if w != nil && (w.delay == 0 || s.expiry == 0) {
 		l.fire(w)
 		w = nil
@@ -135,12 +135,6 @@ func (s *session) present() (w *will) {
 		s.loop.arm(&a.timer, maxTime)
 	}
 	return w
-}
-
-func (s *session) dropReplays() {
-	if len(s.replays) > 0 {
-		s.replays = nil
-	}
 }
 
 // Expire fires the will whose delay is over and ends the session whose expiry

@@ -75,7 +75,7 @@ type Stats struct {
 
 // Stats adds up the counters of all loops. Any goroutine.
 func (b *Broker) Stats() Stats {
-	s := Stats{Retained: int64(b.retained.Len()), Dropped: make(map[string]int64, dropReasons)}
+	s := Stats{Retained: int64(b.retained.tree.Len()), Dropped: make(map[string]int64, dropReasons)}
 	for _, l := range b.loops {
 		s.Connected += l.stats.connected.Load()
 		s.Sessions += l.stats.sessions.Load()

@@ -16,11 +16,11 @@ func (c *client) subscribe(h wire.Header, body []byte) error {
 	}
 	s := c.session
 	reasons := make([]wire.ReasonCode, len(p.Filters))
-	var replays []*replay
+	var replays []*subscription
 	finish := func() {
 		c.write(wire.AppendSuback(nil, c.version, p.PacketID, reasons))
-		for _, r := range replays {
-			s.begin(r)
+		for _, sub := range replays {
+			s.begin(sub)
 		}
 	}
 	joining, held := 0, false
@@ -55,7 +55,7 @@ func (c *client) subscribe(h wire.Header, body []byte) error {
 		}
 		s.put(old, sub, group, joined)
 		if group == "" && (f.RetainHandling == 0 || f.RetainHandling == 1 && old == nil) {
-			replays = append(replays, c.b.newReplay(sub))
+			replays = append(replays, sub)
 		}
 		if o := c.b.opts.Observer; o != nil {
 			o.Subscribed(s.who(), f.Filter, sub.qos)
