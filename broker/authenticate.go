@@ -100,6 +100,7 @@ func (c *client) work(f func(context.Context) verdict) {
 	}
 	c.hold()
 	ctx, cancel := context.WithTimeout(context.Background(), c.b.opts.ConnectTimeout)
+	c.pending.cancel = cancel
 	l := c.l
 	c.b.auth.run(func() {
 		v := guarded(ctx, f)
@@ -128,7 +129,11 @@ func (c *client) judged(v verdict) {
 	}
 	c.unhold() // first: the client may be on its way to another loop after this
 	if v.err != nil {
-		c.fail(authError(v.err))
+		err := authError(v.err)
+		if c.state == open { // other reasons have no place in DISCONNECT
+			err = &withheld{wire.NotAuthorized, v.err}
+		}
+		c.fail(err)
 		return
 	}
 	if !v.done {
@@ -159,8 +164,18 @@ func authError(err error) error {
 	if errors.Is(err, context.DeadlineExceeded) {
 		return &wire.Error{Reason: wire.ServerBusy, Detail: "authentication took too long"}
 	}
-	return &wire.Error{Reason: wire.NotAuthorized, Detail: err.Error()}
+	return &withheld{wire.NotAuthorized, err}
 }
+
+// withheld is an error of which the client is told the reason only: the rest
+// may hold what is none of its business.
+type withheld struct {
+	reason wire.ReasonCode
+	err    error
+}
+
+func (w *withheld) Error() string { return w.reason.String() + ": " + w.err.Error() }
+func (w *withheld) Unwrap() error { return w.err }
 
 // sendAuth sends AUTH. A client that is too small for it is refused: without it
 // there is no exchange.

@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"context"
 	"errors"
 	"fmt"
 
@@ -38,6 +39,7 @@ type client struct {
 	framing  link.Framing
 	problems bool // Request Problem Information
 	reauth   bool // an AUTH exchange runs on an open connection
+	choked   bool // held until the client has read what it asked for
 	holds    int8 // reasons for which reads are paused, see hold
 
 	receiveMaximum uint16 // the client's
@@ -71,6 +73,9 @@ const maxPacketSize = 268_435_455 + 5
 func (c *client) Data(b []byte) (n int) {
 	if len(c.l.walks) > maxWalks {
 		c.conn.Yield()
+		return 0
+	}
+	if c.choke() {
 		return 0
 	}
 	for range packetBudget {
@@ -110,15 +115,27 @@ func (c *client) Data(b []byte) (n int) {
 	return n
 }
 
+// choke stops reading from a client that does not read: what goes past high
+// water are answers to its own packets, which nothing else bounds.
+func (c *client) choke() bool {
+	if c.state != open || c.conn.Buffered() < 2*c.b.opts.WriteQueueBytes {
+		return false
+	}
+	c.choked = true
+	c.hold()
+	c.conn.NotifyBelow(c.b.opts.WriteQueueBytes / 2)
+	return true
+}
+
 // admit checks what can be told from a fixed header, before the packet has
 // come: a packet that may not come is refused before memory is spent on it.
 func (c *client) admit(h wire.Header, size int) error {
 	limit := c.b.opts.MaximumPacketSize
-	if c.state == awaitConnect {
-		if h.Type != wire.CONNECT {
-			return &wire.Error{Reason: wire.ProtocolError, Clause: "MQTT-3.1.0-1",
-				Detail: "the first packet is " + h.Type.String() + ", not CONNECT"}
-		}
+	if c.state == awaitConnect && h.Type != wire.CONNECT {
+		return &wire.Error{Reason: wire.ProtocolError, Clause: "MQTT-3.1.0-1",
+			Detail: "the first packet is " + h.Type.String() + ", not CONNECT"}
+	}
+	if c.state != open {
 		limit = min(limit, c.b.opts.MaxConnectSize)
 	}
 	if size > limit {
@@ -191,7 +208,13 @@ func (c *client) reserve(n int) []byte {
 	return b[hl:]
 }
 
-func (c *client) write(packet []byte) { copy(c.reserve(len(packet)), packet) }
+// write queues a packet, unless the client does not take one of its size
+// [MQTT-3.1.2-24].
+func (c *client) write(packet []byte) {
+	if len(packet) <= c.maxPacket {
+		copy(c.reserve(len(packet)), packet)
+	}
+}
 
 func (c *client) writeAck(t wire.Type, id uint16, reason wire.ReasonCode) {
 	var b [wire.AckSize]byte
@@ -216,6 +239,10 @@ func (c *client) Arrived() {
 func (c *client) Writable() {
 	if c.state != open {
 		return
+	}
+	if c.choked {
+		c.choked = false
+		c.unhold()
 	}
 	s := c.session
 	s.pump()
@@ -254,6 +281,8 @@ func (c *client) Expire(*link.Timer) {
 		}
 		c.fail(&wire.Error{Reason: wire.KeepAliveTimeout, Clause: "MQTT-3.1.2-22",
 			Detail: "nothing heard for one and a half times the keep alive"})
+	case authenticating:
+		c.fail(authError(context.DeadlineExceeded))
 	default:
 		c.fail(&wire.Error{Reason: wire.ProtocolError, Detail: "no complete CONNECT within the deadline"})
 	}
@@ -282,9 +311,15 @@ func (c *client) fail(err error) {
 	}
 	reason := wire.UnspecifiedError
 	clause, detail := "", err.Error()
+	told := detail
 	var we *wire.Error
-	if errors.As(err, &we) {
+	var secret *withheld
+	switch {
+	case errors.As(err, &secret):
+		reason, detail, told = secret.reason, secret.err.Error(), ""
+	case errors.As(err, &we):
 		reason, clause, detail = we.Reason, we.Clause, we.Detail
+		told = detail
 	}
 	id := ""
 	if c.session != nil {
@@ -296,11 +331,11 @@ func (c *client) fail(err error) {
 		"reason", reason.String(), "detail", detail, "clause", clause)
 	switch {
 	case c.state == open:
-		c.sendDisconnect(reason, detail)
+		c.sendDisconnect(reason, told)
 	case c.version != 0:
-		c.refuse(reason, detail)
+		c.refuse(reason, told)
 	}
-	c.close(reason, detail, true)
+	c.close(reason, told, true)
 }
 
 // sendDisconnect tells a version 5 client why the server ends the connection
@@ -347,6 +382,9 @@ func (c *client) leave(reason wire.ReasonCode, publishWill bool) {
 	c.state = closed
 	c.l.arm(&c.timer, maxTime)
 	c.aliasIn, c.aliasOut = nil, nil
+	if p := c.pending; p != nil && p.cancel != nil {
+		p.cancel()
+	}
 	c.pending = nil
 	if was != open {
 		return

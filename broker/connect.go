@@ -15,6 +15,7 @@ type pendingConnect struct {
 	exchange AuthExchange
 	request  *AuthRequest
 	authData []byte // for CONNACK
+	cancel   func() // ends the authenticator's context; nil until there is one
 }
 
 func refusal(r wire.ReasonCode, detail string) error { return &wire.Error{Reason: r, Detail: detail} }
@@ -121,6 +122,11 @@ func (c *client) admitted(g Grant) error {
 func (c *client) enter() {
 	l, p := c.l, c.pending
 	id := p.connect.ClientID
+	if l.b.draining.Load() { // Shutdown may have passed while the client was authenticated
+		c.state = awaitConnect
+		c.fail(refusal(wire.ServerShuttingDown, "the server shuts down"))
+		return
+	}
 	s := l.sessions[id]
 	if s != nil && s.username != p.identity.Username {
 		c.state = awaitConnect

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"sync"
 	"sync/atomic"
+	"time"
+	"unicode/utf8"
 
 	"hashplus/broker/wire"
 	"hashplus/topic"
@@ -44,16 +46,22 @@ func (m *Message) check(o *Options) error {
 		return fmt.Errorf("broker: QoS is %d; allowed are 0, 1 and 2", m.QoS)
 	case len(m.Payload) > o.MaximumPacketSize:
 		return fmt.Errorf("broker: payload of %d bytes; %d are allowed", len(m.Payload), o.MaximumPacketSize)
+	case m.PayloadIsText && !utf8.Valid(m.Payload):
+		return fmt.Errorf("broker: the payload is to be text and is not UTF-8")
+	case m.ResponseTopic != "":
+		if err := topic.CheckName(m.ResponseTopic); err != nil {
+			return fmt.Errorf("broker: response topic %q: %w", m.ResponseTopic, err)
+		}
 	}
 	return nil
 }
 
-// message makes a routable copy of m at time now.
-func (m *Message) message(now int64) *message {
+// message makes a routable copy of m, whose deadline counts from 0.
+func (m *Message) message() *message {
 	props, at := m.Append(nil)
 	out := message{topic: []byte(m.Topic), payload: m.Payload, props: props, expiryAt: at, qos: m.QoS, retain: m.Retain}
 	if at >= 0 {
-		out.deadline = now + int64(m.Expiry)*second
+		out.deadline = int64(m.Expiry) * second
 	}
 	return out.keep()
 }
@@ -75,24 +83,31 @@ func (b *Broker) publish(m Message, routed func(matched bool)) error {
 	if !b.running.Load() {
 		return ErrClosed
 	}
+	if b.congested() != nil {
+		return ErrOverloaded
+	}
 	if b.credit.Add(1) > publishCredit {
 		b.credit.Add(-1)
 		return ErrOverloaded
 	}
 	l := b.home(m.Topic)
-	msg := m.message(0)
+	msg := m.message()
+	size := msg.size()
+	l.inbox.pending.Add(int64(size)) // large messages are bounded by their bytes
 	ok := l.call(func(l *loop) {
 		b.credit.Add(-1)
-		if msg.deadline > 0 {
+		if msg.expiryAt >= 0 {
 			msg.deadline += l.now()
 		}
 		matched := l.publish(msg)
+		l.took(l, size)
 		if routed != nil {
 			routed(matched)
 		}
 	})
 	if !ok {
 		b.credit.Add(-1)
+		l.inbox.pending.Add(-int64(size))
 		return ErrClosed
 	}
 	return nil
@@ -154,9 +169,18 @@ func (b *Broker) Subscribe(filter string, qos byte, handle func(Message)) (*Subs
 	if !ok {
 		return nil, ErrClosed
 	}
-	<-ready
-	go u.run()
-	return u, nil
+	for {
+		select {
+		case <-ready:
+			go u.run()
+			return u, nil
+		case <-time.After(time.Second):
+			// A loop that stops drops what was posted to it.
+			if !l.call(func(*loop) {}) {
+				return nil, ErrClosed
+			}
+		}
+	}
 }
 
 // accept implements sink.

@@ -69,3 +69,20 @@ func everyLoops(f func(loops int)) {
 		f(loops)
 	}
 }
+
+// turnOf gives the loops named a turn while the others do nothing.
+func (s *sim) turnOf(loops ...int) {
+	for _, i := range loops {
+		l := s.loops[i]
+		busy := l.busy
+		l.busy = nil
+		for _, c := range busy {
+			c.listed = false
+			c.serve()
+		}
+		for _, t := range l.mail() {
+			t.Run(l)
+		}
+		s.b.Tick(l)
+	}
+}

@@ -238,6 +238,7 @@ func TestRetain_NoValueIsLostOrOutdatedAroundSubscribe(t *testing.T) {
 		// at once: mailboxes fill up meanwhile.
 		oneLoop := func() {
 			l := s.loops[rng.IntN(loops)]
+			l.collect()
 			for range rng.IntN(len(l.tasks) + 1) {
 				task := l.tasks[0]
 				l.tasks = l.tasks[1:]

@@ -4,6 +4,7 @@ import (
 	"io"
 	"log/slog"
 	"net/netip"
+	"sync"
 	"testing"
 
 	"hashplus/broker/wire"
@@ -24,14 +25,41 @@ type simLoop struct {
 	s     *sim
 	id    int
 	wheel *link.Wheel
-	tasks []link.Task
-	busy  []*simConn // that have something to do
+	tasks []link.Task // sent by loops
+	busy  []*simConn  // that have something to do
+
+	mu     sync.Mutex
+	posted []link.Task
 }
 
 func (l *simLoop) ID() int                  { return l.id }
 func (l *simLoop) Now() int64               { return l.s.now }
 func (l *simLoop) Send(to int, t link.Task) { l.s.loops[to].tasks = append(l.s.loops[to].tasks, t) }
-func (l *simLoop) Post(t link.Task) bool    { l.tasks = append(l.tasks, t); return true }
+
+// Post may be called by an authenticator's goroutine; all else is the test's.
+func (l *simLoop) Post(t link.Task) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.posted = append(l.posted, t)
+	return true
+}
+
+// collect puts what was posted behind what was sent.
+func (l *simLoop) collect() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.tasks = append(l.tasks, l.posted...)
+	l.posted = nil
+}
+
+// mail empties the mailbox.
+func (l *simLoop) mail() []link.Task {
+	l.collect()
+	tasks := l.tasks
+	l.tasks = nil
+	return tasks
+}
+
 func (l *simLoop) Arm(t *link.Timer, at int64) {
 	l.wheel.Arm(t, at)
 }
@@ -73,8 +101,7 @@ func (s *sim) turn() (more bool) {
 			c.listed = false
 			more = c.serve() || more
 		}
-		tasks := l.tasks
-		l.tasks = nil
+		tasks := l.mail()
 		for _, t := range tasks {
 			t.Run(l)
 		}
