@@ -222,6 +222,60 @@ func TestPacketSize_TooLargeCountsAsDelivered(t *testing.T) { // [MQTT-3.1.2-25]
 	}
 }
 
+func TestPacketSize_TooLargeInTheQueueCountsAsDelivered(t *testing.T) { // [MQTT-3.1.2-25]
+	t.Parallel()
+	s := startBroker(t, "")
+	id := unique()
+	c, pub := join(t, s, v5, keep(id)), join(t, s, v5)
+	c.listen(2, id)
+	c.leave()
+	for i := range 8 {
+		p := publish{topic: id, payload: fmt.Sprint(i), qos: byte(1 + i%2)}
+		if i%4 < 2 {
+			p.payload = strings.Repeat("x", 200)
+		}
+		pub.post(p)
+	}
+	small := with(prop4(pMaximumPacketSize, 150), prop2(pReceiveMaximum, 1))
+	for _, left := range [][]int{{2, 3, 6, 7}, nil} {
+		c = join(t, s, v5, keep(id), small)
+		c.limit(150)
+		for _, i := range left {
+			c.take(id, fmt.Sprint(i))
+		}
+		c.nothing(pub)
+		c.leave()
+	}
+}
+
+func TestPacketSize_TooLargeRetainedCountsAsDelivered(t *testing.T) { // [MQTT-3.1.2-25]
+	t.Parallel()
+	s := startBroker(t, "")
+	c, pub := join(t, s, v5, with(prop4(pMaximumPacketSize, 150), prop2(pReceiveMaximum, 1))), join(t, s, v5)
+	c.limit(150)
+	want := map[string]bool{}
+	for i := range 10 {
+		p := publish{topic: fmt.Sprint(c.id, "/", i), payload: fmt.Sprint(i), qos: byte(i % 3), retain: true}
+		if i%2 == 0 {
+			p.payload = strings.Repeat("x", 200)
+		} else {
+			want[p.topic] = true
+		}
+		pub.post(p)
+	}
+	c.listen(2, c.id+"/+")
+	for range len(want) {
+		p := c.next()
+		if !want[p.pub.topic] {
+			t.Fatalf("%v", p)
+		}
+		delete(want, p.pub.topic)
+		c.held = append([]*packet{p}, c.held...)
+		c.take(p.pub.topic, p.pub.payload)
+	}
+	c.nothing(pub)
+}
+
 // tight is a client whose Maximum Packet Size leaves room for CONNACK and for
 // answers without properties.
 func tight(t *testing.T) *client {
