@@ -4,6 +4,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/gorilla/websocket"
 )
@@ -81,4 +82,22 @@ func TestServe_PageSeesGoingAwayAtShutdown(t *testing.T) {
 	if got.Code != websocket.CloseGoingAway {
 		t.Errorf("the socket ended with %+v", got)
 	}
+}
+
+// Pings go out every 25 s by default, so only here do clients of the other
+// tests meet one. paho for Python, 1.6 and 2.1, answers with a pong that is not
+// masked, against RFC 6455 section 5.3.
+func TestServe_ServerPingsDisturbNoClient(t *testing.T) {
+	b := startFor(t, "--ws", "127.0.0.1:0", "--ws-ping", "1s")
+	eachKind(t, func(t *testing.T, k kind) {
+		in := room(t)
+		c, _ := k.dial(t, setup{URL: b.ws})
+		mustSubscribe(t, c, subscription{Filter: in, QoS: 1})
+		time.Sleep(4 * time.Second)
+		mustPublish(t, c, text(in, 1, "still there"))
+		c.inbox().take(t, 1)
+		if c.inbox().downs > 0 {
+			t.Errorf("the connection was lost %d times", c.inbox().downs)
+		}
+	}, func(k kind) bool { return k.scheme == "ws" })
 }
