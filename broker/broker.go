@@ -14,7 +14,6 @@ import (
 	"log/slog"
 	"sync"
 	"sync/atomic"
-	"time"
 
 	"hashplus/broker/wire"
 	"hashplus/topic"
@@ -43,7 +42,6 @@ type Broker struct {
 	seed     maphash.Seed
 	index    *topic.Index[filter]
 	retained retainedMessages
-	started  time.Time
 
 	// Immutable after Start.
 	loops []*loop
@@ -79,7 +77,6 @@ func New(o Options) (*Broker, error) {
 		enhanced: make(map[string]EnhancedAuthenticator),
 		seed:     maphash.MakeSeed(),
 		retained: retainedMessages{tree: topic.NewRetained[message]()},
-		started:  time.Now(),
 	}
 	b.auth.limit = authWorkers
 	for _, a := range o.EnhancedAuthenticators {

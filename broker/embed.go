@@ -122,6 +122,7 @@ type Subscription struct {
 
 	mu      sync.Mutex
 	queue   []Message
+	taken   int // messages of the batch that run is at, not handled yet
 	closed  bool
 	starved bool // was asked for room when there was none
 	wake    chan struct{}
@@ -187,7 +188,7 @@ func (b *Broker) Subscribe(filter string, qos byte, handle func(Message)) (*Subs
 func (u *Subscription) accept(m *message, qos byte, retain bool) bool {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	if u.closed || len(u.queue) >= subscriptionQueue {
+	if u.closed || u.taken+len(u.queue) >= subscriptionQueue {
 		u.dropped.Add(1)
 		return false
 	}
@@ -209,7 +210,7 @@ func (u *Subscription) room() int {
 	if u.closed {
 		return 0
 	}
-	free := subscriptionQueue - len(u.queue)
+	free := subscriptionQueue - u.taken - len(u.queue)
 	u.starved = free <= 0
 	return free
 }
@@ -218,7 +219,7 @@ func (u *Subscription) run() {
 	for range u.wake {
 		for batch := u.take(); len(batch) > 0; batch = u.take() {
 			for _, m := range batch {
-				if u.isClosed() {
+				if !u.next() {
 					return
 				}
 				u.handle(m)
@@ -231,7 +232,7 @@ func (u *Subscription) run() {
 func (u *Subscription) take() []Message {
 	u.mu.Lock()
 	batch, starved := u.queue, u.starved
-	u.queue, u.starved = nil, false
+	u.queue, u.taken, u.starved = nil, len(u.queue), false
 	u.mu.Unlock()
 	if starved {
 		u.s.loop.call(func(*loop) {
@@ -242,10 +243,12 @@ func (u *Subscription) take() []Message {
 	return batch
 }
 
-func (u *Subscription) isClosed() bool {
+// next reports whether one more message may be handled.
+func (u *Subscription) next() bool {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	return u.closed
+	u.taken--
+	return !u.closed
 }
 
 // Dropped is the number of messages that handle was too slow for.

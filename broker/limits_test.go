@@ -291,3 +291,29 @@ func TestLimits_ClientMaximumPacketSize(t *testing.T) { // [MQTT-3.1.2-24]
 		t.Errorf("got %q", got)
 	}
 }
+
+// Publish never blocks, and takes no more than may wait: messages, or bytes.
+func TestLimits_PublishIsOverloaded(t *testing.T) {
+	for size, want := range map[int]int{0: publishCredit, 1 << 20: inboxHigh>>20 + 1} {
+		s := newSim(t, 2, Options{})
+		c := s.join(0, "c", wire.V311, 0)
+		c.sub(wire.V311, wire.Subscription{Filter: "q"})
+		m := Message{Topic: "q", Payload: make([]byte, size)}
+		taken := 0
+		var err error
+		for ; err == nil && taken <= publishCredit; taken++ {
+			err = s.b.Publish(m)
+		}
+		if taken--; !errors.Is(err, ErrOverloaded) || taken > want || taken < want-2 {
+			t.Errorf("%d bytes: %d were taken, then %v; want %d", size, taken, err, want)
+		}
+		s.run()
+		if n := len(c.publishes(wire.V311)); n != taken {
+			t.Errorf("%d bytes: %d of %d came", size, n, taken)
+		}
+		if err := s.b.Publish(m); err != nil {
+			t.Errorf("%d bytes: afterwards: %v", size, err)
+		}
+		s.run()
+	}
+}

@@ -2,7 +2,6 @@ package broker
 
 import (
 	"strconv"
-	"time"
 
 	"hashplus/transport/link"
 )
@@ -12,11 +11,12 @@ type sysTopics struct {
 	l     *loop
 	timer link.Timer
 	last  map[string]string
+	since int64 // when the broker started
 }
 
 func (l *loop) startSys() {
 	t := &l.b.sys
-	t.l, t.last = l, make(map[string]string)
+	t.l, t.last, t.since = l, make(map[string]string), l.now()
 	t.timer.Owner = t
 	if l.b.opts.SysInterval > 0 {
 		t.Expire(&t.timer)
@@ -27,7 +27,7 @@ func (l *loop) startSys() {
 // again: it is retained.
 func (t *sysTopics) Expire(timer *link.Timer) {
 	l := t.l
-	for _, v := range l.b.sysValues() {
+	for _, v := range l.b.sysValues(l.now() - t.since) {
 		if t.last[v.name] == v.value {
 			continue
 		}
@@ -43,12 +43,12 @@ func (t *sysTopics) Expire(timer *link.Timer) {
 
 type sysValue struct{ name, value string }
 
-func (b *Broker) sysValues() []sysValue {
+func (b *Broker) sysValues(uptime int64) []sysValue {
 	s := b.Stats()
 	n := func(v int64) string { return strconv.FormatInt(v, 10) }
 	values := []sysValue{
 		{"version", b.opts.Version},
-		{"uptime", n(int64(time.Since(b.started) / time.Second))},
+		{"uptime", n(uptime / second)},
 		{"clients/connected", n(s.Connected)},
 		{"clients/disconnected", n(s.Sessions - s.Connected)},
 		{"clients/total", n(s.Sessions)},
