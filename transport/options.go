@@ -112,6 +112,10 @@ type Listener struct {
 	// RequireSubprotocol refuses a client that offers none at all.
 	RequireSubprotocol bool
 
+	// Strict refuses unmasked pong and close frames; without it they pass,
+	// because Python's paho sends them.
+	Strict bool
+
 	// Ping is the interval of server pings; default 25 s, negative for none.
 	Ping time.Duration
 

@@ -101,6 +101,9 @@ func (c *conn) upgrade(b []byte, own bool) {
 		limit = min(limit, strangerMessage)
 	}
 	c.frames = ws.NewReader(c.framing, messages, int64(limit))
+	if c.endpoint.Strict {
+		c.frames.Strict()
+	}
 	c.handleEarly(b[n:])
 	c.keepRest(b, nil, own)
 }

@@ -58,7 +58,7 @@ type configuration struct {
 	MaxUserProperties int       `group:"Limits" default:"64" help:"User properties of one packet."`
 	WriteQueueBytes   Size      `group:"Limits" default:"1MiB" help:"Bytes that wait to be written to one connection before QoS 0 messages to it are dropped and others wait in its session."`
 	WriteStall        Duration  `group:"Limits" default:"30s" help:"How long a client may read nothing of what waits for it before it is disconnected."`
-	Strict            bool      `group:"Limits" help:"Keep to the letter of the specification: pongs do not stretch the keep alive."`
+	Strict            bool      `group:"Limits" help:"Keep to the letter of the specifications: pongs do not stretch the keep alive, and unmasked pong and close frames, which Python's paho sends, are refused."`
 
 	Loops       int      `group:"Operation" default:"0" help:"Event loops; 0 means half as many as cores, 64 are the most."`
 	SysInterval Duration `group:"Operation" default:"10s" help:"Interval of the $$SYS topics; 0 switches them off."`

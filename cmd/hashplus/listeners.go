@@ -171,6 +171,7 @@ func (l *listenerConfig) listener(c *configuration) transport.Listener {
 	t.Subprotocols = []string{"mqtt", "mqttv3.1"}
 	t.RequireSubprotocol = *l.RequireSubprotocol
 	t.PongGrace = *l.PongGrace
+	t.Strict = c.Strict
 	t.Deflate, t.DeflateMinSize = *l.Deflate, max(int(*l.DeflateMinSize), 1)
 	t.MaxMessage = int(c.MaxPacketSize)
 	if t.Ping = time.Duration(*l.Ping); t.Ping == 0 {

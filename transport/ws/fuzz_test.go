@@ -182,7 +182,9 @@ func FuzzReader(f *testing.F) {
 			}
 		}
 
-		got := drive(t, NewReader(link.WebSocket, true, testLimit), a, b)
+		strict := NewReader(link.WebSocket, true, testLimit)
+		strict.Strict()
+		got := drive(t, strict, a, b)
 		for i := range got {
 			if strings.HasPrefix(got[i], "fail:") {
 				got[i] = "fail"

@@ -21,7 +21,14 @@ func (u *Upgrader) checkOrigin(host string, origins []string) error {
 	if len(origins) == 0 || anyone || slices.Contains(u.Origins, origins[0]) {
 		return nil
 	}
-	if u.Loopback && isLoopback(originHost(origins[0])) {
+	from := originHost(origins[0])
+	if u.Loopback && isLoopback(from) {
+		return nil
+	}
+	// Python's paho names the server's own address as its origin. Where that is
+	// an IP address no page can pretend to it: only what this very server had
+	// served would have it, and a name that is made to resolve here stays a name.
+	if !u.Loopback && isAddress(host) && strings.EqualFold(from, host) {
 		return nil
 	}
 	return errOrigin
@@ -50,6 +57,12 @@ func hostname(host string) string {
 		return h
 	}
 	return strings.TrimSuffix(strings.TrimPrefix(host, "["), "]")
+}
+
+// isAddress reports whether host, with or without a port, is an IP address.
+func isAddress(host string) bool {
+	_, err := netip.ParseAddr(hostname(host))
+	return err == nil
 }
 
 // isLoopback reports whether host, with or without a port, can only mean this

@@ -67,6 +67,7 @@ const (
 	compressed                      // the current message is compressed
 	payload                         // the header in head is complete, left is valid
 	ended                           // failed, or the close frame was seen
+	strict                          // see Strict
 )
 
 // maxLimit keeps sums with a limit from overflowing.
@@ -87,6 +88,12 @@ func NewReader(f link.Framing, messages bool, limit int64) Reader {
 	}
 	return r
 }
+
+// Strict makes the reader refuse unmasked pong and close frames, as RFC 6455
+// section 5.1 has it. Without it they pass: Python's paho answers pings with
+// unmasked pongs, up to version 2.1 at least, and would lose its connection at
+// the first one. They carry nothing that a proxy could be made to misread.
+func (r *Reader) Strict() { r.is |= strict }
 
 // SetLimit changes the bound on messages that are collected, from the next
 // header on.
@@ -179,14 +186,20 @@ func (r *Reader) header(b []byte) (used int, ok bool, err error) {
 		Masked: r.head[1]&0x80 != 0,
 		Length: int64(r.head[1] & 0x7f), // right for control frames, the only ones whose length is checked
 	}
+	maskAt := need
+	if h.Masked {
+		need += 4
+	} else if r.is&strict == 0 && (h.OpCode == gobwas.OpPong || h.OpCode == gobwas.OpClose) {
+		h.Masked = true // as far as check is concerned
+	}
 	if err := r.check(h); err != nil {
 		return len(b), false, err
 	}
-	if have < need+4 {
+	if have < need {
 		r.nhead = uint8(have)
 		return len(b), false, nil
 	}
-	switch need {
+	switch maskAt {
 	case 4:
 		h.Length = int64(binary.BigEndian.Uint16(r.head[2:]))
 		if h.Length < 126 {
@@ -201,11 +214,14 @@ func (r *Reader) header(b []byte) (used int, ok bool, err error) {
 			return len(b), false, errLengthMinimal
 		}
 	}
-	r.mask = [4]byte(r.head[need:])
-	r.nhead = uint8(need + 4)
+	r.mask = [4]byte{}
+	if need > maskAt {
+		r.mask = [4]byte(r.head[maskAt:])
+	}
+	r.nhead = uint8(need)
 	r.left = h.Length
 	r.is |= payload
-	return need + 4 - had, true, r.begin(h)
+	return need - had, true, r.begin(h)
 }
 
 // check applies the rules of RFC 6455 section 5 to the first two bytes of a

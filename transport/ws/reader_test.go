@@ -89,6 +89,17 @@ func driveSplit(t *testing.T, r Reader, input string) []string {
 
 const testLimit = 300
 
+// Strict is to the letter: nothing unmasked passes.
+func TestReader_StrictRefusesUnmaskedPongAndClose(t *testing.T) {
+	for _, input := range []string{"\x8a\x02hi", "\x8a\x00", "\x88\x02\x03\xe8", "\x88\x00"} {
+		r := NewReader(link.WebSocket, false, testLimit)
+		r.Strict()
+		if got := strings.Join(driveSplit(t, r, input), " "); got != "fail:1002" {
+			t.Errorf("%x: got %q", input, got)
+		}
+	}
+}
+
 // readerTest is what a client sends and what is reported, per mode; stream ""
 // means the same in both.
 type readerTest struct {
@@ -137,6 +148,9 @@ func readerTests() []readerTest {
 		{"close reason not UTF-8", masked(0x88, "\x03\xe8\xff"), "fail:1007", ""},
 
 		{"unmasked", "\x82\x01x", "fail:1002", ""},
+		{"unmasked pong, as Python's paho sends it", "\x8a\x02hi" + masked(0x82, "x"), "pong:hi binary:x", "pong:hi data:x"},
+		{"unmasked close", "\x88\x02\x03\xe8", "close:1000:", "close:1000:"},
+		{"unmasked ping", "\x89\x00", "fail:1002", ""},
 		{"unmasked is refused before its payload", "\x82\x7f", "fail:1002", ""},
 		{"RSV1 without deflate", masked(0xc2, "x"), "fail:1002", ""},
 		{"RSV2", masked(0xa2, "x"), "fail:1002", ""},

@@ -31,7 +31,8 @@ type Upgrader struct {
 	RequireProtocol bool
 	// Origins are the values of the Origin header that are let in, compared
 	// byte by byte; "*" is any. A request without the header is not from a page
-	// and is let in.
+	// and is let in, and so is one whose origin is the IP address, with port,
+	// that its Host header names.
 	Origins []string
 	// Loopback is for a listener on a loopback address. Pages that were loaded
 	// from this machine are let in. The Host header must name this machine, or
