@@ -13,12 +13,12 @@ help: ## this list
 build: ## the static binary, ./hashplus
 	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o hashplus ./cmd/hashplus
 
-test: deps check clients ## all that a change must pass; README's test command
+test: deps format vet unit nopoll cross clients ## all that a change must pass; README's test command
 
 deps: ## what the tests need beside Go: Debian packages, npm modules
 	.ci/deps
 
-check: format vet unit nopoll cross ## without real clients
+check: format vet lint unit nopoll cross ## before a commit: with the linters, without real clients
 
 format:
 	@out=$$(gofmt -l $$(git ls-files '*.go')); test -z "$$out" || { echo "not formatted: $$out"; exit 1; }
@@ -27,8 +27,9 @@ vet:
 	$(GO) vet ./...
 	$(GO) vet -tags nopoll ./...
 
+GOLANGCI := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.5.0
 lint: ## golangci-lint, with .golangci.yml
-	golangci-lint run ./...
+	$(GO) run $(GOLANGCI) run ./...
 
 unit:
 	$(RACE) -timeout 10m $(UNIT)

@@ -157,7 +157,7 @@ func listening(ctx context.Context, port string, ended chan error) error {
 		select {
 		case err := <-ended:
 			ended <- err
-			return fmt.Errorf("ended at once: %v", err)
+			return fmt.Errorf("ended at once: %w", err)
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		case <-time.After(20 * time.Millisecond):

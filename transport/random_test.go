@@ -2,7 +2,6 @@ package transport
 
 import (
 	"bytes"
-	"fmt"
 	"io"
 	"math/rand/v2"
 	"sync"
@@ -205,7 +204,7 @@ func TestConn_KeepsItsPromisesUnderRandomUse(t *testing.T) {
 			select {
 			case <-m.closed:
 			case <-time.After(5 * time.Second):
-				t.Error(fmt.Sprintf("stream %d was not told of its end", i))
+				t.Errorf("stream %d was not told of its end", i)
 			}
 		}
 	})

@@ -27,8 +27,6 @@ func raw(bs ...byte) []byte { return bs }
 
 func u16(n int) []byte { return binary.BigEndian.AppendUint16(nil, uint16(n)) }
 
-func u32(n uint32) []byte { return binary.BigEndian.AppendUint32(nil, n) }
-
 // prop is one property.
 func prop(id byte, value ...byte) []byte { return append([]byte{id}, value...) }
 

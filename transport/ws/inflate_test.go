@@ -114,7 +114,8 @@ func (z *plain) dynamic() {
 	}
 	var lengths []uint8
 	for len(lengths) < nlit+ndist {
-		s, value, n := z.symbol(codes[:]), uint8(0), 0
+		s, value := z.symbol(codes[:]), uint8(0)
+		var n int
 		switch s {
 		case 16:
 			if len(lengths) == 0 {

@@ -138,7 +138,7 @@ func ParseURL(s string) (*url.URL, error) {
 		}
 		return nil, fmt.Errorf("not a URL: %w", err)
 	}
-	port := ""
+	var port string
 	switch u.Scheme {
 	case "mqtt", "tcp":
 		u.Scheme, port = "mqtt", "1883"
