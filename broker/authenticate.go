@@ -96,7 +96,7 @@ func (c *client) step(data []byte) {
 // back with its verdict.
 func (c *client) work(f func(context.Context) verdict) {
 	if c.state != open {
-		c.state = authenticating
+		c.become(authenticating)
 	}
 	c.hold()
 	ctx, cancel := context.WithTimeout(context.Background(), c.b.opts.ConnectTimeout)
@@ -138,7 +138,7 @@ func (c *client) judged(v verdict) {
 	}
 	if !v.done {
 		if c.state != open {
-			c.state = exchanging
+			c.become(exchanging)
 		}
 		c.sendAuth(wire.ContinueAuthentication, v.reply)
 		return
@@ -148,7 +148,6 @@ func (c *client) judged(v verdict) {
 		return
 	}
 	c.pending.authData = v.reply
-	c.state = awaitConnect // the state in which a refusal is a CONNACK
 	if err := c.admitted(v.grant); err != nil {
 		c.fail(err)
 	}

@@ -27,6 +27,24 @@ const (
 	closed                            // nothing that comes counts any more
 )
 
+// moves has for each state those that may follow it, as bits.
+var moves = [...]uint8{
+	awaitConnect:   1<<authenticating | 1<<moving | 1<<closed,
+	authenticating: 1<<exchanging | 1<<moving | 1<<closed,
+	exchanging:     1<<authenticating | 1<<closed,
+	moving:         1<<open | 1<<closed,
+	open:           1 << closed,
+	closed:         0,
+}
+
+// become moves c to another state.
+func (c *client) become(next clientState) {
+	if invariants && moves[c.state]>>next&1 == 0 {
+		panic(fmt.Sprintf("broker: a client moves from state %d to %d", c.state, next))
+	}
+	c.state = next
+}
+
 // client is one connection and what belongs to it alone. It is owned by the
 // loop that its connection is on.
 type client struct {
@@ -379,7 +397,7 @@ func closeReason(s string) string { return s[:min(len(s), 120)] }
 // closed: no callback of its connection does anything any more.
 func (c *client) leave(reason wire.ReasonCode, publishWill bool) {
 	was := c.state
-	c.state = closed
+	c.become(closed)
 	c.l.arm(&c.timer, maxTime)
 	c.aliasIn, c.aliasOut = nil, nil
 	if p := c.pending; p != nil && p.cancel != nil {

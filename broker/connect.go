@@ -106,8 +106,8 @@ func (c *client) admitted(g Grant) error {
 	}
 	c.conn.Admit()
 	p.request, p.exchange = nil, nil
+	c.become(moving)
 	if home := c.b.home(p.connect.ClientID); home != c.l {
-		c.state = moving
 		c.l.arm(&c.timer, maxTime)
 		c.conn.Move(home.id)
 		return nil
@@ -123,18 +123,15 @@ func (c *client) enter() {
 	l, p := c.l, c.pending
 	id := p.connect.ClientID
 	if l.b.draining.Load() { // Shutdown may have passed while the client was authenticated
-		c.state = awaitConnect
 		c.fail(refusal(wire.ServerShuttingDown, "the server shuts down"))
 		return
 	}
 	s := l.sessions[id]
 	if s != nil && s.username != p.identity.Username {
-		c.state = awaitConnect
 		c.fail(refusal(wire.NotAuthorized, "the session belongs to another user"))
 		return
 	}
 	if s == nil && l.b.sessionCount() >= int64(l.b.opts.MaxSessions) {
-		c.state = awaitConnect
 		c.fail(refusal(wire.QuotaExceeded, "the server has as many sessions as it may have"))
 		return
 	}
@@ -165,7 +162,7 @@ func (c *client) enter() {
 	}
 	c.accept(present)
 	c.pending = nil
-	c.state = open
+	c.become(open)
 	l.stats.connected.Add(1)
 	if o := l.b.opts.Observer; o != nil {
 		o.Connected(ClientEvent{Identity: *s.who(), Version: c.version, CleanStart: p.connect.CleanStart, Resumed: present})

@@ -265,7 +265,9 @@ func (l *loop) walk() {
 func (l *loop) finish(w *walk) {
 	for _, n := range w.nodes {
 		if fl := n.Value.loops[l.id]; fl != nil {
-			fl.walks--
+			if fl.walks--; invariants && fl.walks < 0 {
+				panic("broker: more walks over a filter have ended than begun")
+			}
 			l.settle(n, fl)
 			l.prune(n, fl)
 		}

@@ -72,6 +72,9 @@ func (l *loop) tick() (more bool) {
 		l.overflow = l.overflow[:len(l.overflow)-1]
 		l.overrun(s)
 	}
+	if t := &l.idle; invariants && (t.window.count+t.pending.count+len(t.received)+len(t.replays) > 0 || t.reply != "" || t.dropped > 0) {
+		panic("broker: the traffic of idle sessions was written to")
+	}
 	l.budget = fanoutBudget
 	l.walk()
 	l.replay()

@@ -50,7 +50,9 @@ func (m *message) own() *message {
 		return m
 	}
 	if m.buf != nil { // owned
-		m.refs.Add(1)
+		if n := m.refs.Add(1); invariants && n <= 1 {
+			panic("broker: message used after its release")
+		}
 		return m
 	}
 	if m.owned != nil {
@@ -105,6 +107,14 @@ func (m *message) release() {
 	switch n := m.refs.Add(-1); {
 	case n == 0:
 		m.topic, m.props, m.payload = nil, nil, nil
+		if invariants {
+			// Whoever still reads the bytes shall notice; the message is not
+			// used again, so that its count tells of late holders.
+			for i := range m.buf {
+				m.buf[i] = 0xDB
+			}
+			return
+		}
 		if cap(m.buf) <= poolLimit {
 			messages.Put(m)
 		}
