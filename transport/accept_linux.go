@@ -3,19 +3,24 @@
 package transport
 
 import (
+	"encoding/binary"
 	"errors"
 	"net"
 	"net/netip"
 	"os"
 	"syscall"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
 
+// noListener is the descriptor of a listener that a goroutine serves.
+const noListener = int32(-1)
+
 // rawListener returns a second descriptor for ln where its connections can be
-// served as file descriptors, else nil. Options that connections inherit are set
+// served as file descriptors, else noListener. The caller closes it. Options that connections inherit are set
 // here, once, in place of two system calls for each of them.
-func rawListener(ln net.Listener) (*os.File, error) {
+func rawListener(ln net.Listener) (int32, error) {
 	var sc syscall.Conn
 	tcp := false
 	switch ln := ln.(type) {
@@ -24,11 +29,11 @@ func rawListener(ln net.Listener) (*os.File, error) {
 	case *net.UnixListener:
 		sc = ln
 	default:
-		return nil, nil
+		return noListener, nil
 	}
 	rc, err := sc.SyscallConn()
 	if err != nil {
-		return nil, err
+		return noListener, err
 	}
 	var fd int
 	var failed error
@@ -46,10 +51,9 @@ func rawListener(ln net.Listener) (*os.File, error) {
 		}
 	})
 	if err = errors.Join(err, failed); err != nil {
-		return nil, err
+		return noListener, err
 	}
-	// The socket does not block, so the runtime's own poller waits for it.
-	return os.NewFile(uintptr(fd), "listener"), nil
+	return int32(fd), nil
 }
 
 // TCP keep-alive notices peers that vanished where the protocol has no keep
@@ -59,39 +63,41 @@ const (
 	keepInterval = 15
 )
 
-// acceptRaw waits for connections and accepts one.
-func (a *acceptor) acceptRaw() error {
-	rc, err := a.raw.SyscallConn()
-	if err != nil {
-		return err
+// rawAccept accepts a connection of the listening socket listener. It returns
+// errAgain where none waits.
+func rawAccept(listener int32) (fd int32, remote netip.AddrPort, err error) {
+	for {
+		// Room for the longest address that is of interest; that of a Unix
+		// socket's peer is cut off.
+		var sa unix.RawSockaddrInet6
+		size := uint32(unsafe.Sizeof(sa))
+		n, _, errno := syscall.RawSyscall6(syscall.SYS_ACCEPT4, uintptr(listener), uintptr(unsafe.Pointer(&sa)),
+			uintptr(unsafe.Pointer(&size)), syscall.SOCK_NONBLOCK|syscall.SOCK_CLOEXEC, 0, 0)
+		switch errno {
+		case 0:
+			return int32(n), remoteOf(&sa), nil
+		case syscall.EAGAIN:
+			return 0, netip.AddrPort{}, errAgain
+		case syscall.EINTR:
+		default:
+			return 0, netip.AddrPort{}, os.NewSyscallError("accept4", errno)
+		}
 	}
-	var (
-		fd     int
-		sa     syscall.Sockaddr
-		failed error
-	)
-	err = rc.Read(func(s uintptr) bool {
-		fd, sa, failed = syscall.Accept4(int(s), syscall.SOCK_NONBLOCK|syscall.SOCK_CLOEXEC)
-		return !errors.Is(failed, syscall.EAGAIN)
-	})
-	if err != nil {
-		return err
-	}
-	if failed != nil {
-		return os.NewSyscallError("accept4", failed)
-	}
-	a.served(a.endpoint.server.serveRaw(a.endpoint, int32(fd), remoteOf(sa)))
-	return nil
 }
 
 // remoteOf is the address in sa, in the form that link.Info has.
-func remoteOf(sa syscall.Sockaddr) netip.AddrPort {
-	switch sa := sa.(type) {
-	case *syscall.SockaddrInet4:
-		return netip.AddrPortFrom(netip.AddrFrom4(sa.Addr), uint16(sa.Port))
-	case *syscall.SockaddrInet6:
-		return netip.AddrPortFrom(netip.AddrFrom16(sa.Addr).Unmap(), uint16(sa.Port))
+func remoteOf(sa *unix.RawSockaddrInet6) netip.AddrPort {
+	switch sa.Family {
+	case unix.AF_INET:
+		v4 := (*unix.RawSockaddrInet4)(unsafe.Pointer(sa))
+		return netip.AddrPortFrom(netip.AddrFrom4(v4.Addr), bigEndian(&v4.Port))
+	case unix.AF_INET6:
+		return netip.AddrPortFrom(netip.AddrFrom16(sa.Addr).Unmap(), bigEndian(&sa.Port))
 	default:
 		return netip.AddrPort{}
 	}
+}
+
+func bigEndian(port *uint16) uint16 {
+	return binary.BigEndian.Uint16((*[2]byte)(unsafe.Pointer(port))[:])
 }

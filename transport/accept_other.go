@@ -4,10 +4,15 @@ package transport
 
 import (
 	"net"
-	"os"
+	"net/netip"
 )
 
-// rawListener is nil: there are no raw accepts here.
-func rawListener(net.Listener) (*os.File, error) { return nil, nil }
+// noListener is the descriptor of a listener that a goroutine serves.
+const noListener = int32(-1)
 
-func (a *acceptor) acceptRaw() error { return errNoPoller }
+// rawListener is noListener: there are no raw accepts here.
+func rawListener(net.Listener) (int32, error) { return noListener, nil }
+
+func rawAccept(int32) (fd int32, remote netip.AddrPort, err error) {
+	return 0, netip.AddrPort{}, errNoPoller
+}

@@ -109,8 +109,9 @@ func (s *Server) Serve(ln net.Listener, l Listener) error {
 type acceptor struct {
 	endpoint *endpoint
 	ln       net.Listener
-	raw      *os.File      // a second descriptor of ln, for raw accepts, or nil
+	gate     *gate         // its socket on a loop; nil where a goroutine accepts
 	done     chan struct{} // closed when it is to end
+	ended    chan struct{} // closed when it accepts no more
 }
 
 // newAcceptor takes over ln. Its serve must be called, once.
@@ -126,36 +127,40 @@ func (s *Server) newAcceptor(ln net.Listener, l Listener) (*acceptor, error) {
 		_ = ln.Close()
 		return nil, ErrServerClosed
 	}
-	a := &acceptor{endpoint: e, ln: ln, done: make(chan struct{})}
-	if a.raw, err = rawListener(ln); err != nil {
+	a := &acceptor{endpoint: e, ln: ln, done: make(chan struct{}), ended: make(chan struct{})}
+	fd, err := rawListener(ln)
+	if err != nil {
 		_ = ln.Close()
 		return nil, fmt.Errorf("transport: %w", err)
+	}
+	if fd != noListener {
+		a.gate = newGate(e, fd)
 	}
 	s.acceptors[a] = struct{}{}
 	s.routines.Add(1)
 	return a, nil
 }
 
+// close ends serve, and returns when the listener accepts no more.
 func (a *acceptor) close() {
 	close(a.done)
-	if a.raw != nil {
-		_ = a.raw.Close() // closing is the purpose, and it has no other outcome
-	}
-	_ = a.ln.Close() // also removes the file of a Unix socket
+	_ = a.ln.Close() // closing is the purpose; it also removes the file of a Unix socket
+	<-a.ended
 }
 
 // serve accepts until close, or until the listener fails for good.
 func (a *acceptor) serve() error {
 	defer a.endpoint.server.routines.Done()
-	accept := a.acceptStream
-	if a.raw != nil {
-		accept = a.acceptRaw
+	defer close(a.ended)
+	if a.gate != nil {
+		defer rawClose(a.gate.fd)
+		return a.gate.serve(a.done)
 	}
-	var backoff time.Duration
+	var pause time.Duration
 	for {
-		err := accept()
+		err := a.acceptStream()
 		if err == nil {
-			backoff = 0
+			pause = 0
 			continue
 		}
 		select {
@@ -166,15 +171,13 @@ func (a *acceptor) serve() error {
 		if !temporary(err) {
 			return err
 		}
-		// Most of all: out of file descriptors. Trying at once would only burn
-		// the processor that could free some.
-		backoff = min(max(2*backoff, 5*time.Millisecond), time.Second)
-		a.endpoint.server.opts.Logger.Warn("accept failed, trying again",
-			"listener", a.endpoint.name, "error", err, "after", backoff)
+		// As in gate.rest.
+		pause = nextPause(pause)
+		a.endpoint.server.opts.Logger.Warn(acceptFailed, "listener", a.endpoint.name, "error", err, "after", pause)
 		select {
 		case <-a.done:
 			return nil
-		case <-time.After(backoff):
+		case <-time.After(pause):
 		}
 	}
 }
@@ -185,14 +188,14 @@ func (a *acceptor) acceptStream() error {
 	if err != nil {
 		return err
 	}
-	a.served(a.endpoint.server.serveStream(a.endpoint, nc, nil))
+	a.endpoint.served(a.endpoint.server.serveStream(a.endpoint, nc, nil))
 	return nil
 }
 
 // served notes how a connection was handed over. One that was not is closed.
-func (a *acceptor) served(err error) {
+func (e *endpoint) served(err error) {
 	if err != nil {
-		a.endpoint.server.opts.Logger.Debug("connection refused", "listener", a.endpoint.name, "error", err)
+		e.server.opts.Logger.Debug("connection refused", "listener", e.name, "error", err)
 	}
 }
 

@@ -44,6 +44,7 @@ type loop struct {
 	slots     []*conn // by the number in their events; nil if free
 	freeSlots []uint32
 	gen       uint32
+	gates     []*gate // by the number in their events, less gateSlots
 
 	ready  []*conn // to be served without an event; nil where one has gone
 	dirty  []*conn // to be flushed; nil where one has gone
@@ -198,6 +199,9 @@ func (l *loop) tick(n int) {
 
 func (l *loop) event(slot, gen uint32, what readiness) {
 	if int(slot) >= len(l.slots) {
+		if at := int(slot) - int(gateSlots); at >= 0 && l.gates[at] != nil {
+			l.gates[at].accept()
+		}
 		return
 	}
 	// A connection that has gone may have left its descriptor's number and its

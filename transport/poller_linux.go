@@ -48,6 +48,12 @@ func (p *poller) add(fd int32, slot, gen uint32) error {
 		unix.EPOLLIN|unix.EPOLLOUT|unix.EPOLLRDHUP|unix.EPOLLET, slot, gen)
 }
 
+// listen watches fd, a listening socket. It is not edge-triggered: what the loop
+// leaves waiting is told again.
+func (p *poller) listen(fd int32, slot uint32) error {
+	return p.control(unix.EPOLL_CTL_ADD, int(fd), unix.EPOLLIN, slot, 0)
+}
+
 // remove stops watching fd. Events that were fetched already are told apart by
 // their generation.
 func (p *poller) remove(fd int32) error {

@@ -25,6 +25,8 @@ func (p *poller) close() { p.timer.Stop() }
 
 func (p *poller) add(int32, uint32, uint32) error { return errNoPoller }
 
+func (p *poller) listen(int32, uint32) error { return errNoPoller }
+
 func (p *poller) remove(int32) error { return errNoPoller }
 
 // wait returns when woken, or after timeout; 0 does not block, a negative

@@ -97,14 +97,20 @@ func (s *Server) serveStream(e *endpoint, nc net.Conn, early []byte) error {
 	return s.open(l, &opening{conn: newStreamConn(e, nc, l), early: early, turn: refusal})
 }
 
-// serveRaw is serveStream for a file descriptor.
-func (s *Server) serveRaw(e *endpoint, fd int32, remote netip.AddrPort) error {
+// serveRaw is serveStream for a file descriptor that was accepted on the loop at.
+func (s *Server) serveRaw(e *endpoint, at *loop, fd int32, remote netip.AddrPort) error {
 	refusal, ok := s.admit(e)
 	if !ok {
 		rawClose(fd)
 		return errTooMany
 	}
-	return s.open(s.pick(), &opening{conn: newRawConn(e, fd, remote), turn: refusal})
+	o := &opening{conn: newRawConn(e, fd, remote), turn: refusal}
+	if to := s.pick(); to != at {
+		at.Send(to.id, o)
+	} else {
+		at.runTask(o)
+	}
+	return nil
 }
 
 func (s *Server) open(l *loop, o *opening) error {
@@ -148,7 +154,7 @@ func (s *Server) pick() *loop {
 	return s.loops[s.next.Add(1)%uint32(len(s.loops))]
 }
 
-// StopAccepting closes the listeners. Connections stay.
+// StopAccepting closes the listeners, and waits until they are. Connections stay.
 func (s *Server) StopAccepting() {
 	s.mu.Lock()
 	acceptors := s.acceptors
