@@ -1,0 +1,147 @@
+package broker
+
+import "hashplus/topic"
+
+// maxWalks is the number of unfinished walks from which a loop takes no more
+// publishes from its own connections.
+const maxWalks = 64
+
+// walk is a delivery in progress: a message, the filters that it matched, and
+// how far it has come. While it is unfinished it keeps a later message of the
+// same filters waiting, so that order holds, and no other.
+type walk struct {
+	m     *message
+	nodes []*topic.Node[filter]
+	node  int    // index in nodes
+	pos   int    // index in the members of that node
+	inbox int    // bytes to take off the inbox at the end
+	seq   uint64 // its number among unfinished walks; subscriptions made after it are no concern of it
+}
+
+// underway is the number of a walk that has not been put off: it meets no
+// subscription that is younger than itself.
+const underway = ^uint64(0)
+
+// deliver gives m to l's members of nodes. inbox is what m counts for in l's
+// inbox. What the tick's budget does not allow is left to later ticks.
+func (l *loop) deliver(m *message, nodes []*topic.Node[filter], inbox int) {
+	w := walk{m: m, nodes: nodes, inbox: inbox, seq: underway}
+	if !l.mustWait(nodes) {
+		l.layouts.begin(l, m)
+		if w.run(l, &l.budget) {
+			l.delivered(inbox)
+			return
+		}
+	}
+	l.putOff(w)
+}
+
+// putOff leaves the rest of w to later ticks.
+func (l *loop) putOff(w walk) {
+	rest := &walk{m: w.m.own(), inbox: w.inbox, node: w.node, pos: w.pos}
+	for i, n := range w.nodes {
+		// Only filters with a part here: one that gets it later must not be
+		// counted down for a walk that it was not counted up for.
+		if fl := n.Value.loops[l.id]; fl != nil {
+			fl.walks++
+			rest.nodes = append(rest.nodes, n)
+		} else if i < w.node {
+			rest.node--
+		}
+	}
+	l.walkSeq++
+	rest.seq = l.walkSeq
+	l.walks = append(l.walks, rest)
+}
+
+// mustWait reports whether an earlier message is still being delivered to one
+// of nodes.
+func (l *loop) mustWait(nodes []*topic.Node[filter]) bool {
+	if len(l.walks) == 0 {
+		return false
+	}
+	for _, n := range nodes {
+		if fl := n.Value.loops[l.id]; fl != nil && fl.walks > 0 {
+			return true
+		}
+	}
+	return false
+}
+
+// walk continues unfinished walks, each for a slice of the tick's budget. A
+// walk waits for earlier ones over the same filters.
+func (l *loop) walk() {
+	if len(l.walks) == 0 {
+		return
+	}
+	slice := max(256, l.budget/len(l.walks))
+	l.turn++
+	kept := l.walks[:0]
+	for _, w := range l.walks {
+		waits := false
+		for _, n := range w.nodes {
+			if fl := n.Value.loops[l.id]; fl != nil {
+				waits = waits || fl.turn == l.turn
+			}
+		}
+		if !waits && l.budget > 0 {
+			l.layouts.begin(l, w.m)
+			left := slice
+			if w.run(l, &left) {
+				l.budget -= slice - left
+				l.finish(w)
+				continue
+			}
+			l.budget -= slice
+		}
+		for _, n := range w.nodes {
+			if fl := n.Value.loops[l.id]; fl != nil {
+				fl.turn = l.turn
+			}
+		}
+		kept = append(kept, w)
+	}
+	clear(l.walks[len(kept):])
+	l.walks = kept
+}
+
+func (l *loop) finish(w *walk) {
+	for _, n := range w.nodes {
+		if fl := n.Value.loops[l.id]; fl != nil {
+			if fl.walks--; invariants && fl.walks < 0 {
+				panic("broker: more walks over a filter have ended than begun")
+			}
+			l.settle(n, fl)
+			l.prune(n, fl)
+		}
+	}
+	w.m.release()
+	l.delivered(w.inbox)
+}
+
+// run goes on until all members have been offered the message or budget is
+// used up, and reports which.
+func (w *walk) run(l *loop, budget *int) (finished bool) {
+	for ; w.node < len(w.nodes); w.node++ {
+		fl := w.nodes[w.node].Value.loops[l.id]
+		if fl == nil {
+			continue
+		}
+		for w.pos < len(fl.members) {
+			if *budget <= 0 {
+				return false
+			}
+			*budget--
+			m := &fl.members[w.pos]
+			w.pos++
+			if m.s != nil {
+				l.offer(w, m.s, m.sub)
+			}
+		}
+		w.pos = 0
+		for i := range fl.groups {
+			fl.groups[i].publish(w.m)
+		}
+	}
+	return true
+}
