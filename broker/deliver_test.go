@@ -1,10 +1,12 @@
 package broker
 
 import (
+	"encoding/binary"
 	"fmt"
 	"testing"
 
 	"hashplus/broker/wire"
+	"hashplus/transport/link"
 )
 
 // Messages that one connection publishes arrive in order at every subscriber,
@@ -250,5 +252,70 @@ func TestDeliver_PanicLeavesNothingBehind(t *testing.T) {
 	}
 	if got := payloads(s.join(0, "c", wire.V311, 60).publishes(wire.V311)); got != "one two" {
 		t.Errorf("got %q, want one two", got)
+	}
+}
+
+// A message that goes to another loop costs no allocation either: not for
+// itself, not for the way, not for a delivery; to a share group neither.
+func TestDeliver_AllocatesNothingAcrossLoops(t *testing.T) {
+	if raceEnabled {
+		t.Skip("the race detector allocates")
+	}
+	if invariants {
+		t.Skip("messages are not recycled")
+	}
+	const subscribers = 100
+	for name, filter := range map[string]func(*sim) string{
+		"plain":  func(*sim) string { return "a/b" },
+		"shared": func(s *sim) string { return s.groupOn(0, "a/b") },
+	} {
+		for qos := range byte(2) {
+			s := newSim(t, 2, Options{})
+			var subs []*simConn
+			for i := range subscribers {
+				c := s.join(0, s.idOn(1, fmt.Sprint("s", i)), wire.V311, 0)
+				c.sub(wire.V311, wire.Subscription{Filter: filter(s), QoS: qos})
+				c.queue = make([]byte, 0, 1<<16)
+				subs = append(subs, c)
+			}
+			p := s.join(0, s.idOn(0, "p"), wire.V311, 0)
+			p.queue = make([]byte, 0, 1<<16)
+			packet := pub(wire.V311, "a/b", "0123456789abcdef", qos, 1)
+			buf := make([]byte, len(packet))
+			ack := make([]byte, 4)
+			for _, l := range s.loops {
+				l.tasks = make([]link.Task, 0, 1024)
+			}
+			mail := func(l *simLoop) {
+				for i := 0; i < len(l.tasks); i++ {
+					l.tasks[i].Run(l)
+				}
+				l.tasks = l.tasks[:0]
+				s.b.Tick(l)
+			}
+			n := testing.AllocsPerRun(300, func() {
+				copy(buf, packet)
+				p.stream.Data(buf)
+				p.queue = p.queue[:0]
+				mail(s.loops[0])
+				mail(s.loops[1])
+				for _, c := range subs {
+					if qos == 1 && len(c.queue) > 0 {
+						id := binary.BigEndian.Uint16(c.queue[len(c.queue)-len("0123456789abcdef")-2:])
+						wire.PutAck(ack, wire.PUBACK, wire.V311, id, 0)
+						c.stream.Data(ack)
+					}
+					c.queue = c.queue[:0]
+				}
+				mail(s.loops[1])
+				mail(s.loops[0])
+			})
+			if n > 0 {
+				t.Errorf("%s, QoS %d: %v allocations", name, qos, n)
+			}
+			if got := s.b.Stats().PublishSent; got < 300 {
+				t.Errorf("%s, QoS %d: %d were delivered", name, qos, got)
+			}
+		}
 	}
 }
