@@ -2,7 +2,6 @@ package transport
 
 import (
 	"errors"
-	"unique"
 
 	"hashplus/transport/link"
 	"hashplus/transport/ws"
@@ -86,8 +85,7 @@ func (c *conn) upgrade(b []byte, own bool) {
 	c.extra = nil
 	c.framing = up.Framing
 	c.handshake = up.Handshake
-	// Interned: as a part of the request it would keep all of that in memory.
-	c.info.Protocol = unique.Make(up.Protocol).Value()
+	c.info.Protocol = up.Protocol
 	c.openStream()
 	messages := false
 	if _, ok := c.stream.(link.MessageStream); ok {

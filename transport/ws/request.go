@@ -111,7 +111,9 @@ func parseVersion(v string) (old bool, err error) {
 }
 
 func (r *request) parseHeader(lines string) error {
-	r.Header = make(map[string][]string, strings.Count(lines, "\n"))
+	// One array for the values of all names that come once.
+	values := make([]string, 0, strings.Count(lines, "\n"))
+	r.Header = make(map[string][]string, cap(values))
 	for {
 		line, rest, found := cutLine(lines)
 		if !found || line == "" {
@@ -128,13 +130,26 @@ func (r *request) parseHeader(lines string) error {
 			return errMalformed
 		}
 		name = http.CanonicalHeaderKey(name)
-		r.Header[name] = append(r.Header[name], value)
+		if earlier, ok := r.Header[name]; ok {
+			r.Header[name] = append(earlier, value)
+			continue
+		}
+		n := len(values)
+		values = append(values, value)
+		r.Header[name] = values[n : n+1 : n+1]
 	}
 }
 
 // parseTarget takes the origin form and the absolute form (RFC 9112 section
 // 3.2), whose host replaces the Host header's.
 func (r *request) parseTarget(target string) error {
+	if plainPath(target) {
+		r.Path = target
+		if !validHost(r.Host) && !(r.old && r.Host == "") {
+			return errHost
+		}
+		return nil
+	}
 	u, err := url.ParseRequestURI(target)
 	if err != nil || u.User != nil || target[0] != '/' && u.Host == "" {
 		return errMalformed
@@ -150,6 +165,23 @@ func (r *request) parseTarget(target string) error {
 		r.Path = "/"
 	}
 	return nil
+}
+
+// plainPath reports whether target is a path in which nothing is escaped, with
+// no query: the usual case, which costs no url.URL.
+func plainPath(target string) bool {
+	if target == "" || target[0] != '/' {
+		return false
+	}
+	for i := range len(target) {
+		switch c := target[i]; {
+		case 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', '0' <= c && c <= '9':
+		case c == '/', c == '-', c == '_', c == '.', c == '~':
+		default:
+			return false
+		}
+	}
+	return true
 }
 
 // AppendRequest appends the header of r, a request that net/http has parsed, in

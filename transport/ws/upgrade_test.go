@@ -11,6 +11,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/gobwas/httphead"
+
 	"hashplus/transport/link"
 )
 
@@ -434,17 +436,38 @@ func TestUpgrade_OfARequestThatNetHTTPHasRead(t *testing.T) {
 	}
 }
 
-func BenchmarkUpgrade(b *testing.B) {
-	u, input, dst := &Upgrader{Deflate: true}, []byte(get("+Sec-WebSocket-Extensions: permessage-deflate")), make([]byte, 0, 1024)
-	b.ReportAllocs()
-	for b.Loop() {
-		var r Request
-		n, err := u.Parse(&r, input)
+func TestAccept_WritesWhatTheLibraryWrites(t *testing.T) {
+	for _, protocol := range []string{"", "mqtt", "mqttv3.1"} {
+		got, err := accept([]byte("before"), sampleKey, protocol, httphead.Option{})
 		if err != nil {
-			b.Fatal(err)
+			t.Fatal(err)
 		}
-		if _, _, err := u.Upgrade(dst, input[:n]); err != nil {
-			b.Fatal(err)
+		want, err := acceptByLibrary([]byte("before"), sampleKey, protocol, httphead.Option{})
+		if err != nil {
+			t.Fatal(err)
 		}
+		if string(got) != string(want) {
+			t.Errorf("%q is not %q", got, want)
+		}
+	}
+}
+
+func BenchmarkUpgrade(b *testing.B) {
+	for name, deflate := range map[string]bool{"plain": false, "deflate": true} {
+		b.Run(name, func(b *testing.B) {
+			u, dst := &Upgrader{Deflate: deflate}, make([]byte, 0, 1024)
+			input := []byte(get("+Sec-WebSocket-Extensions: permessage-deflate"))
+			b.ReportAllocs()
+			for b.Loop() {
+				var r Request
+				n, err := u.Parse(&r, input)
+				if err != nil {
+					b.Fatal(err)
+				}
+				if _, _, err := u.Upgrade(dst, input[:n]); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
 	}
 }
