@@ -263,3 +263,18 @@ func TestAuth_KeepAliveStandsStillWhileHeld(t *testing.T) { // [MQTT-3.1.2-22]
 		t.Fatal("the clock does not run again")
 	}
 }
+
+// The connect deadline ends with CONNECT, also for a connection that moves to
+// another loop then.
+func TestConnect_DeadlineEndsWithConnect(t *testing.T) {
+	s := newSim(t, 2, Options{ConnectTimeout: 5 * time.Second})
+	silent := s.dial(0)
+	moved := s.join(0, s.idOn(1, "c"), wire.V311, 0)
+	s.advance(6)
+	if !silent.gone {
+		t.Error("a connection without CONNECT is still there")
+	}
+	if moved.gone {
+		t.Error("a client that has connected is cut off")
+	}
+}

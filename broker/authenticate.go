@@ -247,6 +247,7 @@ func (c *client) reauthenticated(v verdict) {
 		renewed := *id
 		renewed.Data = v.grant.Data
 		c.session.identity = &renewed
+		c.session.groupsChanged()
 	}
 	c.reauth = false
 	c.pending = nil

@@ -6,8 +6,10 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -341,5 +343,60 @@ func TestEmbed_AfterShutdown(t *testing.T) {
 	}
 	if _, err := b.Subscribe("a", 0, nil); !errors.Is(err, broker.ErrClosed) {
 		t.Errorf("Subscribe: %v", err)
+	}
+}
+
+// Publishers on several loops that flood one subscriber are paused and go on,
+// for ever if need be: none stays paused, and nothing is lost.
+func TestPublish_FloodFromManyLoopsComesThrough(t *testing.T) {
+	b, err := broker.New(broker.Options{Logger: quiet, SysInterval: -1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	server, err := transport.New(transport.Options{Loops: 3, Logger: quiet}, b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	defer cancel()
+	defer server.Shutdown(ctx)
+	url, err := server.Listen(transport.Listener{Network: "tcp", Addr: "127.0.0.1:0"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	const publishers, messages, size = 6, 300, 50_000
+	var in atomic.Int64
+	u, err := b.Subscribe("q", 0, func(broker.Message) { in.Add(1) })
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer u.Close()
+	o := wire.Outgoing{Version: wire.V311, Topic: []byte("q"), Payload: make([]byte, size), ExpiryAt: -1}
+	packet := make([]byte, o.Size())
+	o.Put(packet)
+	for i := range publishers {
+		conn, err := net.Dial("tcp", url[strings.Index(url, "://")+3:])
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		go func() {
+			p := wire.Connect{Version: wire.V311, ClientID: fmt.Sprint("p", i), CleanStart: true}
+			if _, err := conn.Write(p.Append(nil)); err != nil {
+				t.Error(err)
+			}
+			for range messages {
+				if _, err := conn.Write(packet); err != nil {
+					t.Error(err)
+					return
+				}
+			}
+		}()
+	}
+	for in.Load() < publishers*messages {
+		if ctx.Err() != nil {
+			t.Fatalf("%d of %d came", in.Load(), publishers*messages)
+		}
+		time.Sleep(time.Millisecond)
 	}
 }
