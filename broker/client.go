@@ -67,6 +67,7 @@ type client struct {
 	will       *will
 	keepAlive  int64 // nanoseconds, 0: off
 	lastPacket int64 // when the last MQTT packet came
+	walks      int   // of messages of its own that were put off, see ahead
 	timer      link.Timer
 
 	authMethod string   // of CONNECT, "" without extended authentication
@@ -88,7 +89,7 @@ const maxPacketSize = 268_435_455 + 5
 
 // Data implements link.Stream.
 func (c *client) Data(b []byte) (n int) {
-	if len(c.l.walks) > maxWalks {
+	if c.ahead() {
 		c.conn.Yield()
 		return 0
 	}
@@ -125,6 +126,9 @@ func (c *client) Data(b []byte) (n int) {
 		case c.state == moving || c.holds > 0:
 			return n
 		case n == len(b):
+			return n
+		case c.ahead():
+			c.conn.Yield()
 			return n
 		}
 	}

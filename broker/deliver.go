@@ -38,30 +38,59 @@ func (l *loop) route(m *message) (matched bool) {
 // walk meets it first.
 func (l *loop) offer(w *walk, s *session, sub *subscription) {
 	m := w.m
-	if sub.born >= w.seq || !sub.accepts(s, m.from) {
+	if s.met == w.stamp || sub.born >= w.seq || !sub.accepts(s, m.from) {
 		return
 	}
-	qos, asPublished, ids := sub.qos, sub.retainAsPublished, sub.ids
-	if len(w.nodes) > 1 && s.subs.len() > 1 {
+	d := overlap{qos: sub.qos, asPublished: sub.retainAsPublished, ids: sub.ids}
+	switch {
+	case len(w.nodes) == 1 || s.subs.len() == 1:
+	case len(w.nodes) > manyFilters && s.subs.len() < len(w.nodes):
+		for _, o := range s.subs.list {
+			if o.node == nil || o == sub {
+				continue
+			}
+			if fl := o.node.Value.loops[l.id]; fl.stamp == w.stamp && !d.add(w, s, o, int(fl.at)) {
+				return
+			}
+		}
+	default:
 		for j, n := range w.nodes {
 			if j == w.node {
 				continue
 			}
-			o := s.subs.on(n)
-			if o == nil || o.born >= w.seq || !o.accepts(s, m.from) {
-				continue
-			}
-			if j < w.node {
+			if o := s.subs.on(n); o != nil && !d.add(w, s, o, j) {
 				return
-			}
-			qos = max(qos, o.qos)
-			asPublished = asPublished || o.retainAsPublished
-			if len(o.ids) > 0 {
-				ids = append(ids[:len(ids):len(ids)], o.ids...)
 			}
 		}
 	}
-	l.hand(s, m, min(qos, m.qos), m.retain && asPublished, ids)
+	s.met = w.stamp
+	l.hand(s, m, min(d.qos, m.qos), m.retain && d.asPublished, d.ids)
+}
+
+// overlap is what the subscriptions of one session that match a message come
+// to.
+type overlap struct {
+	qos         byte
+	asPublished bool
+	ids         []uint32
+}
+
+// add takes o of s in, whose filter is w's node j. It reports false if w has met
+// s there already.
+func (d *overlap) add(w *walk, s *session, o *subscription, j int) bool {
+	if o.born >= w.seq || !o.accepts(s, w.m.from) {
+		return true
+	}
+	if j < w.node {
+		s.met = w.stamp
+		return false
+	}
+	d.qos = max(d.qos, o.qos)
+	d.asPublished = d.asPublished || o.retainAsPublished
+	if len(o.ids) > 0 {
+		d.ids = append(d.ids[:len(d.ids):len(d.ids)], o.ids...)
+	}
+	return true
 }
 
 // hand gives m to s: to its client at once if that is possible, to its queue

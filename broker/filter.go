@@ -23,7 +23,9 @@ type filterLoop struct {
 	groups  []*shareGroup // whose home is this loop
 	walks   int           // unfinished deliveries that are, or wait to be, walking over members
 	holes   int           // members that left during a walk
-	turn    uint64        // the latest in which a walk over members was unfinished
+	last    *walk         // the latest of these; nil if there is none
+	stamp   uint64        // of the latest walk that marked it, see manyFilters
+	at      int32         // its place among the filters of that walk
 }
 
 // member is one subscriber of a filter. It stands in an array, so that walking

@@ -38,7 +38,7 @@ type loop struct {
 	overflow []*session // to disconnect, see QueueFull
 	blocked  []*client  // paused until another loop's inbox drains
 	flooding bool       // the PUBLISH being handled went to an inbox past its high water
-	turn     uint64     // of walk
+	stamp    uint64     // of the latest walk
 	walkSeq  uint64     // the number of the latest walk that was put off
 
 	idle  traffic // of all sessions that have none; never written to

@@ -50,8 +50,13 @@ func (c *client) publish(h wire.Header, body []byte) error {
 		if p.ExpiryAt >= 0 {
 			m.deadline = l.now() + int64(p.Expiry)*second
 		}
+		before := l.walkSeq
 		if !l.publish(m) {
 			reason = wire.NoMatchingSubscribers
+		}
+		if l.walkSeq != before { // it was put off, at least a part of it
+			l.walks[len(l.walks)-1].from = c
+			c.walks++
 		}
 		m.disown()
 		l.block(c)

@@ -31,6 +31,7 @@ type session struct {
 	expiry   uint32 // Session Expiry Interval, seconds
 	quota    int32  // units of the client's Receive Maximum that are free
 	shared   int32  // subscriptions that are members of share groups
+	met      uint64 // stamp of a walk that has been here: it has nothing more to give
 	replayOn bool   // is on the loop's list of replays
 	roomOn   bool   // is on the loop's list of rooms
 	ended    bool
