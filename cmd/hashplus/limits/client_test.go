@@ -352,3 +352,13 @@ func (c *client) gone(code uint16) {
 
 // drop ends the connection without DISCONNECT.
 func (c *client) drop() { _ = c.conn.Close() } // the end is what counts
+
+// bare is dial for many connections from many goroutines: nil where it fails,
+// and to be dropped by the caller.
+func (s *server) bare() *client {
+	conn, err := net.DialTimeout("tcp", s.tcp, patience)
+	if err != nil {
+		return nil
+	}
+	return newClient(s.t, conn, v5)
+}
