@@ -11,17 +11,19 @@ import (
 // reference instead of getting a copy each.
 const shareFrom = 8 << 10
 
-// route sends m, which may be borrowed, to all that subscribe to its topic,
-// and reports whether there was a subscription at all.
-func (l *loop) route(m *message) (matched bool) {
+// match finds the filters that m's topic matches, for spread, and returns the
+// loops that have subscribers to them, a bit for each.
+func (l *loop) match(m *message) (interest uint64) {
 	l.nodes = l.b.index.Match(l.nodes[:0], m.topic)
-	if len(l.nodes) == 0 {
-		return false
-	}
-	var interest uint64
 	for _, n := range l.nodes {
 		interest |= n.Value.interest.Load()
 	}
+	return interest
+}
+
+// spread sends m, which may be borrowed, to the loops of interest: what match
+// has just found.
+func (l *loop) spread(m *message, interest uint64) {
 	self := uint64(1) << l.id
 	for others := interest &^ self; others != 0; others &= others - 1 {
 		l.cross(m, l.b.loops[bits.TrailingZeros64(others)])
@@ -29,7 +31,6 @@ func (l *loop) route(m *message) (matched bool) {
 	if interest&self != 0 {
 		l.deliver(m, l.nodes, 0)
 	}
-	return interest != 0
 }
 
 // offer delivers the walk's message to s, which it has found through sub. A

@@ -38,10 +38,9 @@ func (c *client) publish(h wire.Header, body []byte) error {
 		return &wire.Error{Reason: wire.ReceiveMaximumExceeded, Clause: "MQTT-3.3.4-7",
 			Detail: fmt.Sprintf("more than %d messages that are not completed", c.b.opts.ReceiveMaximum)}
 	}
-	reason := wire.Success
 	switch az := c.b.opts.Authorizer; {
 	case reserved(p.Topic), az != nil && !hasPrefix(p.Topic, replyRoot) && !az.CanPublish(s.who(), p.Topic):
-		reason = wire.NotAuthorized
+		c.acknowledge(p.QoS, p.PacketID, wire.NotAuthorized)
 	default:
 		m := &l.scratch
 		m.owned = nil // still there if an Authorizer panicked under the last one
@@ -50,10 +49,16 @@ func (c *client) publish(h wire.Header, body []byte) error {
 		if p.ExpiryAt >= 0 {
 			m.deadline = l.now() + int64(p.Expiry)*second
 		}
-		before := l.walkSeq
-		if !l.publish(m) {
+		interest := l.admit(m)
+		// The acknowledgement goes first: a client that subscribes to what it
+		// publishes has it by the time that the message comes back.
+		reason := wire.Success
+		if interest == 0 {
 			reason = wire.NoMatchingSubscribers
 		}
+		c.acknowledge(p.QoS, p.PacketID, reason)
+		before := l.walkSeq
+		l.spread(m, interest)
 		if l.walkSeq != before { // it was put off, at least a part of it
 			l.walks[len(l.walks)-1].from = c
 			c.walks++
@@ -61,7 +66,6 @@ func (c *client) publish(h wire.Header, body []byte) error {
 		m.disown()
 		l.block(c)
 	}
-	c.acknowledge(p.QoS, p.PacketID, reason)
 	return nil
 }
 
@@ -122,10 +126,17 @@ func (c *client) admitPublish(p *wire.Publish) error {
 // any. The retained value is set before the index is asked: a subscription
 // that the index does not have yet finds the value on its walk.
 func (l *loop) publish(m *message) (matched bool) {
+	interest := l.admit(m)
+	l.spread(m, interest)
+	return interest != 0
+}
+
+// admit is the first half of publish, up to who is to have m.
+func (l *loop) admit(m *message) (interest uint64) {
 	if m.retain {
 		l.b.retained.set(m)
 	}
-	return l.route(m)
+	return l.match(m)
 }
 
 // ack handles PUBACK, PUBREC, PUBREL and PUBCOMP.
