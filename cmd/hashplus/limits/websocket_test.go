@@ -186,8 +186,19 @@ func TestDisconnect_ReasonComesBeforeTheEndWhateverTheClientSends(t *testing.T) 
 				t.Errorf("%d KiB behind the mistake could not be written: %v", much>>10, err)
 			}
 		}
-		// The same for a packet that is itself too large.
+		// A client that writes before it reads finds the reason, even if the
+		// server could not wait until it was done.
 		c := dial(v5)
+		c.join()
+		bad := c.encode(publish{Topic: []byte("a/#"), Payload: []byte("x")})
+		_ = c.trySend(append(bad, bytes.Repeat(c.encode(publish{Topic: []byte("t"), Payload: make([]byte, 1000)}), 8<<10)...)) // as far as it is taken
+		time.Sleep(50 * time.Millisecond)
+		if got, how := c.end(); got != wire.TopicNameInvalid {
+			t.Errorf("reason %#02x, then %v", byte(got), how)
+		}
+
+		// The same for a packet that is itself too large.
+		c = dial(v5)
 		c.join()
 		go c.conn.Write(c.encode(publish{Topic: []byte("t"), Payload: make([]byte, 8<<20)})) //nolint:errcheck // it is refused
 		time.Sleep(50 * time.Millisecond)
