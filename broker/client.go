@@ -90,6 +90,7 @@ const maxPacketSize = 268_435_455 + 5
 // Data implements link.Stream.
 func (c *client) Data(b []byte) (n int) {
 	if c.ahead() {
+		c.lastPacket = c.l.now() // it is not silent: we don't listen
 		c.conn.Yield()
 		return 0
 	}
