@@ -31,7 +31,8 @@ GOLANGCI := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.5.0
 lint: ## golangci-lint, with .golangci.yml
 	$(GO) run $(GOLANGCI) run ./...
 
-unit:
+unit: ## all packages, under -race and without it: allocations can only be counted without
+	$(GO) test -shuffle=on -timeout 10m $(UNIT)
 	$(RACE) -timeout 10m $(UNIT)
 
 nopoll:
@@ -43,8 +44,8 @@ cross: ## builds for the other systems
 	GOOS=windows GOARCH=amd64 $(GO) build -o /dev/null ./cmd/hashplus
 	$(GO) build -tags nopoll -o /dev/null ./cmd/hashplus
 
-clients: ## real clients against the built binary
-	$(GO) test -count=1 -timeout 10m ./cmd/hashplus/clients/...
+clients: ## real clients, and attacks on every limit, against the built binary
+	$(GO) test -count=1 -timeout 10m ./cmd/hashplus/clients/... ./cmd/hashplus/limits
 
 memory: ## RSS per idle WebSocket session with a subscription; less than 2,048 bytes
 	$(GO) test -count=1 -timeout 5m -tags nightly -run TestIdleSession ./cmd/hashplus

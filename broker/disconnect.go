@@ -25,14 +25,14 @@ func (c *client) fail(err error) {
 		reason, clause, detail = we.Reason, we.Clause, we.Detail
 		told = detail
 	}
-	id := ""
-	if c.session != nil {
-		id = c.session.id
-	} else if c.pending != nil {
-		id = c.pending.connect.ClientID
+	args := []any{"remote", c.remote(), "reason", reason.String(), "detail", detail}
+	if id := c.clientID(); id != "" {
+		args = append(args, "client", id)
 	}
-	c.b.log.Info("connection ended", "client", id, "remote", c.remote(),
-		"reason", reason.String(), "detail", detail, "clause", clause)
+	if clause != "" {
+		args = append(args, "clause", clause)
+	}
+	c.b.log.Info("connection ended", args...)
 	switch {
 	case c.state == open:
 		c.sendDisconnect(reason, told)
@@ -40,6 +40,17 @@ func (c *client) fail(err error) {
 		c.refuse(reason, told)
 	}
 	c.close(reason, told, true)
+}
+
+// clientID is the client's identifier, or "" before CONNECT was read.
+func (c *client) clientID() string {
+	switch {
+	case c.session != nil:
+		return c.session.id
+	case c.pending != nil:
+		return c.pending.connect.ClientID
+	}
+	return ""
 }
 
 // sendDisconnect tells a version 5 client why the server ends the connection

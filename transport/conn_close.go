@@ -96,6 +96,8 @@ func (c *conn) failFrames(err error) {
 	if errors.As(err, &broken) {
 		code, reason = broken.Code, broken.Reason
 	}
+	c.loop.log.Info("connection ended", "listener", c.info.Listener, "remote", c.info.Remote,
+		"code", int(code), "detail", reason)
 	c.closeWith(code, reason, err)
 }
 

@@ -68,7 +68,7 @@ func (h *httpHandler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	if err := h.server.serveStream(e, nc, early); err != nil {
-		h.server.opts.Logger.Debug("connection refused", "listener", e.name, "error", err)
+		h.server.opts.Logger.Info("connection refused", "listener", e.name, "detail", err)
 	}
 }
 

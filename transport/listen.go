@@ -195,7 +195,7 @@ func (a *acceptor) acceptStream() error {
 // served notes how a connection was handed over. One that was not is closed.
 func (e *endpoint) served(err error) {
 	if err != nil {
-		e.server.opts.Logger.Debug("connection refused", "listener", e.name, "error", err)
+		e.server.opts.Logger.Info("connection refused", "listener", e.name, "detail", err)
 	}
 }
 

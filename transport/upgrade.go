@@ -133,7 +133,7 @@ func (c *conn) refuse(refusal error) {
 }
 
 func (c *conn) endRefused(refusal error) {
-	c.loop.log.Debug("connection refused", "listener", c.info.Listener, "remote", c.info.Remote, "error", refusal)
+	c.loop.log.Info("connection refused", "listener", c.info.Listener, "remote", c.info.Remote, "detail", refusal)
 	c.beginClose(refusal)
 }
 
