@@ -27,6 +27,7 @@ type loop struct {
 	server  *Server
 	handler link.Handler
 	log     *slog.Logger
+	naps    bool // see wait
 
 	// Any goroutine.
 	box    mailbox
@@ -71,6 +72,7 @@ func newLoop(id int, s *Server) (*loop, error) {
 	if err := l.poller.init(); err != nil {
 		return nil, err
 	}
+	l.naps = canNap && runtime.GOMAXPROCS(0) > l.opts.Loops
 	l.now = monotonic()
 	l.wheel = link.NewWheel(l.now)
 	l.trim.Owner = &l.trim
@@ -132,26 +134,48 @@ func (l *loop) run() {
 	l.stop()
 }
 
+// napTime is how long a loop without work keeps its processor.
+const napTime = time.Millisecond
+
 // wait returns the number of events, and sleeps until there is something to do.
+// It sleeps in two stages. To tell the scheduler of a sleep, and to be let in
+// again after it, costs as much as a small write; while there is traffic the next
+// event is near, so the loop first takes a nap of which nobody is told. That
+// keeps a processor from other goroutines, so it is done only where the loops
+// leave them one.
 func (l *loop) wait() int {
-	// Asking without blocking first is cheap, and finds something whenever the
-	// loop is under load; only then is the scheduler told.
-	n := l.poller.wait(0)
-	if n > 0 || l.busy() {
+	if l.busy() {
+		return l.poller.wait(0)
+	}
+	if l.naps {
+		n, slept := l.sleep(l.poller.nap, napTime)
+		if n > 0 || !slept {
+			return n
+		}
+	} else if n := l.poller.wait(0); n > 0 {
 		return n
 	}
 	// Others on this processor get their turn before the thread goes to sleep.
 	runtime.Gosched()
-	timeout := time.Duration(-1)
+	n, _ := l.sleep(l.poller.wait, -1)
+	return n
+}
+
+// sleep calls wait with the time until the next timer, or limit if that is less
+// and not negative. It reports whether limit was what ended it.
+func (l *loop) sleep(wait func(time.Duration) int, limit time.Duration) (n int, full bool) {
+	timeout := limit
 	if at, ok := l.wheel.Next(); ok {
-		timeout = max(0, time.Duration(at-monotonic()))
+		if t := max(0, time.Duration(at-monotonic())); limit < 0 || t < limit {
+			timeout = t
+		}
 	}
 	if timeout == 0 || !l.box.trySleep() {
-		return l.poller.wait(0)
+		return l.poller.wait(0), false
 	}
-	n = l.poller.wait(timeout)
+	n = wait(timeout)
 	l.box.awake()
-	return n
+	return n, timeout == limit
 }
 
 // busy reports whether the next tick has work that no event announces.

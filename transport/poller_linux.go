@@ -65,25 +65,40 @@ func (p *poller) control(op, fd int, events, slot, gen uint32) error {
 	return os.NewSyscallError("epoll_ctl", unix.EpollCtl(p.epfd, op, fd, &ev))
 }
 
+// canNap: see nap.
+const canNap = true
+
 // wait fetches events, for at most timeout; 0 does not block, a negative timeout
 // has no limit. It returns how many there are, see event.
 func (p *poller) wait(timeout time.Duration) int {
 	if timeout == 0 {
-		n, _, errno := syscall.RawSyscall6(syscall.SYS_EPOLL_PWAIT, uintptr(p.epfd),
-			uintptr(unsafe.Pointer(&p.events[0])), uintptr(len(p.events)), 0, 0, 0)
-		if errno != 0 {
-			return 0
-		}
-		return int(n)
-	}
-	ms := -1
-	if timeout > 0 {
-		ms = int((timeout + time.Millisecond - 1) / time.Millisecond)
+		return p.nap(0)
 	}
 	// The ordinary wrapper: while this thread sleeps the runtime gives its P to
-	// another one. EINTR is the same as no event.
+	// another one.
 	n, _, errno := syscall.Syscall6(syscall.SYS_EPOLL_PWAIT, uintptr(p.epfd),
-		uintptr(unsafe.Pointer(&p.events[0])), uintptr(len(p.events)), uintptr(ms), 0, 0)
+		uintptr(unsafe.Pointer(&p.events[0])), uintptr(len(p.events)), milliseconds(timeout), 0, 0)
+	return fetched(n, errno)
+}
+
+// nap is wait, but this thread keeps its P while it sleeps. The runtime can still
+// stop it with a signal.
+func (p *poller) nap(timeout time.Duration) int {
+	n, _, errno := syscall.RawSyscall6(syscall.SYS_EPOLL_PWAIT, uintptr(p.epfd),
+		uintptr(unsafe.Pointer(&p.events[0])), uintptr(len(p.events)), milliseconds(timeout), 0, 0)
+	return fetched(n, errno)
+}
+
+// milliseconds is timeout, rounded up, in the form that epoll_pwait takes.
+func milliseconds(timeout time.Duration) uintptr {
+	if timeout < 0 {
+		return ^uintptr(0)
+	}
+	return uintptr((timeout + time.Millisecond - 1) / time.Millisecond)
+}
+
+// fetched is the number of events; EINTR is the same as none.
+func fetched(n uintptr, errno syscall.Errno) int {
 	if errno != 0 {
 		return 0
 	}

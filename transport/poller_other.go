@@ -29,6 +29,11 @@ func (p *poller) listen(int32, uint32) error { return errNoPoller }
 
 func (p *poller) remove(int32) error { return errNoPoller }
 
+// canNap: goroutines sleep here, and tell the scheduler.
+const canNap = false
+
+func (p *poller) nap(timeout time.Duration) int { return p.wait(timeout) }
+
 // wait returns when woken, or after timeout; 0 does not block, a negative
 // timeout has no limit. There are never events.
 func (p *poller) wait(timeout time.Duration) int {
