@@ -1,7 +1,10 @@
 package limits
 
 import (
+	"bytes"
+	"errors"
 	"fmt"
+	"os"
 	"strings"
 	"sync"
 	"testing"
@@ -219,11 +222,20 @@ func TestMessageFor20000Sessions_StallsNobody(t *testing.T) {
 		}
 	})
 	undisturbed(t, "a message to 20,000 sessions now and then", base, once)
-	flood := pub.encode(publish{Topic: []byte("flood"), Payload: []byte("x")})
+	flood := bytes.Repeat(pub.encode(publish{Topic: []byte("flood"), Payload: []byte("x")}), 1000)
 	loaded := during(t, honest, func() {
-		out := batch{c: pub}
-		for end := time.Now().Add(3 * time.Second); time.Now().Before(end); {
-			out.add(flood)
+		// The flooder is read as fast as its messages can be dealt with, and no
+		// faster.
+		if err := pub.conn.SetWriteDeadline(time.Now().Add(3 * time.Second)); err != nil {
+			t.Error(err)
+		}
+		for {
+			if _, err := pub.conn.Write(flood); err != nil {
+				if !errors.Is(err, os.ErrDeadlineExceeded) {
+					t.Error(err)
+				}
+				return
+			}
 		}
 	})
 	undisturbed(t, "a flood of them", base, loaded)
