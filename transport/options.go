@@ -100,8 +100,11 @@ type Listener struct {
 	Path string
 
 	// Origins are the values of the Origin header that are let in, compared as
-	// a whole. A request without one always is, and on a loopback listener
-	// also a loopback Origin. "*" lets every page in.
+	// a whole. "*" lets every page in. A request without an Origin always is; on
+	// a loopback listener also a loopback Origin, elsewhere also one whose host
+	// is an IP address and equals the Host header (docs/adr/0006). A loopback
+	// listener wants a Host header that is loopback too, or the host of one of
+	// Origins, unless "*" is among them.
 	Origins []string
 
 	// Subprotocols are the protocols spoken; default "mqtt" and "mqttv3.1". The
