@@ -59,21 +59,22 @@ func TestWebSocket_CloseHandshakeOfThePeerIsAnswered(t *testing.T) {
 
 func TestWebSocket_OwnCloseWaitsForTheAnswerWithinADeadline(t *testing.T) {
 	h := newScripted()
-	s := start(t, Options{CloseTimeout: 60 * time.Millisecond, DrainTimeout: 60 * time.Millisecond}, h)
+	const deadline = time.Second
+	s := start(t, Options{CloseTimeout: deadline, DrainTimeout: deadline}, h)
 	c := kind{websocket: true, connect: connectListener}.dial(t, s, Listener{}).(*wsClient)
 	c.silent = true
 	st := next(t, h)
 	begin := time.Now()
 	do(t, st.conn.Loop(), func() { st.conn.Close(link.CloseNormal, "") })
 	st.wait(t)
-	if d := time.Since(begin); d > 50*time.Millisecond {
-		t.Errorf("Closed waited %v for the peer", d)
+	if s.Conns() == 0 {
+		t.Error("Closed waited for the peer")
 	}
 	if b := readEnd(t, c); len(b) > 0 || c.code != 1000 {
 		t.Errorf("got %q, close %d", b, c.code)
 	}
 	waitFor(t, "the connection goes", func() bool { return s.Conns() == 0 })
-	if d := time.Since(begin); d < 60*time.Millisecond {
+	if d := time.Since(begin); d < deadline {
 		t.Errorf("gone after %v", d)
 	}
 }
