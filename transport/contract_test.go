@@ -572,7 +572,7 @@ func TestServer_ShutdownClosesInOrder(t *testing.T) {
 		if err := s.Shutdown(t.Context()); err != nil {
 			t.Fatal(err)
 		}
-		if d := time.Since(begin); d > time.Second {
+		if d := time.Since(begin); d > 4*time.Second { // CloseTimeout is 5 s
 			t.Errorf("took %v with a peer that answers", d)
 		}
 		if err := st.wait(t); !errors.Is(err, ErrServerClosed) {

@@ -80,8 +80,8 @@ func TestWill_IsPublishedWhenTheSessionEnds(t *testing.T) { // [MQTT-3.1.2-8]
 		delay, expiry int
 		most          time.Duration
 	}{
-		"at once without a session": {60, 0, time.Second},
-		"with its session":          {60, 1, 3 * time.Second},
+		"at once without a session": {60, 0, 20 * time.Second},
+		"with its session":          {60, 1, 20 * time.Second},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
