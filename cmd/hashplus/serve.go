@@ -94,6 +94,16 @@ func (c *configuration) serve(env *environment, o broker.Options) error {
 		reserve := make([]byte, gcReserve)
 		defer runtime.KeepAlive(reserve)
 	}
+	stop, err := profiled()
+	if err != nil {
+		return err
+	}
+	err = c.run(env, o)
+	return errors.Join(err, stop())
+}
+
+// run serves until the context of env ends.
+func (c *configuration) run(env *environment, o broker.Options) error {
 	log := o.Logger
 	b, err := broker.New(o)
 	if err != nil {
