@@ -50,6 +50,23 @@ clients: ## real clients, and attacks on every limit, against the built binary
 memory: ## RSS per idle WebSocket session with a subscription; less than 2,048 bytes
 	$(GO) test -count=1 -timeout 5m -tags nightly -run TestIdleSession ./cmd/hashplus
 
+pgo: ## refreshes cmd/hashplus/default.pgo, the profile that builds are optimised by
+	cmd/hashplus/pgo.sh
+
+# What is compared: a commit, the benchmarks, their packages.
+BASE  ?= HEAD~1
+BENCH ?= .
+HOT   ?= ./topic ./transport/... ./broker ./broker/wire
+bench-diff: ## micro-benchmarks of the working tree against those of commit BASE, with benchstat
+	bench/diff.sh '$(BASE)' '$(BENCH)' $(HOT)
+
+# Peers that cannot be had from a registry are added as
+# PEERS="--peer 'name=command {ws} {tcp}'".
+PEERS ?=
+bench-peers: build ## the suite against mosquitto, mochi and NATS; writes docs/performance/
+	$(GO) run ./bench/hashbench peers --out docs/performance --peer 'hashplus=./hashplus serve --ws {ws} --tcp {tcp}' \
+		--peer mosquitto --peer mochi --peer nats $(PEERS)
+
 # The Eclipse suite and Autobahn come from checkouts that HASHPLUS_PAHO_TESTING
 # and HASHPLUS_AUTOBAHN name.
 nightly: memory fuzz mutate ## the long things
@@ -65,4 +82,4 @@ fuzz: ## every fuzz target for FUZZTIME
 mutate: ## shows for 30 clauses that their tests fail when the rule is switched off
 	$(GO) run ./broker/conformance/mutate
 
-.PHONY: help build test deps check format vet lint unit nopoll cross clients memory nightly fuzz mutate
+.PHONY: help build test deps check format vet lint unit nopoll cross clients memory nightly pgo bench-diff bench-peers fuzz mutate
