@@ -259,7 +259,7 @@ func TestWriteStall_EndsTheConnectionAndKeepsTheSession(t *testing.T) {
 // in it.
 func (s *server) logged(id, text string) bool {
 	for line := range strings.Lines(s.log.String()) {
-		if strings.Contains(line, "client="+id+" ") && strings.Contains(line, text) {
+		if slices.Contains(strings.Fields(line), "client="+id) && strings.Contains(line, text) {
 			return true
 		}
 	}
