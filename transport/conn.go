@@ -49,6 +49,7 @@ const (
 	told                           // Stream.Closed was called
 	perMessage                     // input is handled message by message, see receiveMessages
 	peerClosed                     // the peer's close frame has come
+	turned                         // it is being told that there are too many
 )
 
 // conn is one connection, of either kind of socket. Most of them are idle at

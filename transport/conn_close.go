@@ -165,5 +165,5 @@ func (c *conn) destroy() {
 	c.dropRest()
 	c.dropOut()
 	c.sock.close()
-	l.server.released()
+	l.server.released(c.has(turned))
 }

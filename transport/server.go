@@ -32,6 +32,7 @@ type Server struct {
 	// Any goroutine.
 	routines sync.WaitGroup // loops, acceptors, and goroutines of connections
 	conns    atomic.Int64   // connections of any state
+	turned   atomic.Int64   // those of them that are told that there are too many
 	next     atomic.Uint32  // loop of the next connection, modulo their number
 	empty    chan struct{}  // has an element after conns has become 0
 
@@ -94,7 +95,7 @@ func (s *Server) serveStream(e *endpoint, nc net.Conn, early []byte) error {
 		return errTooMany
 	}
 	l := s.pick()
-	return s.open(l, &opening{conn: newStreamConn(e, nc, l), early: early, turn: refusal})
+	return s.open(l, newOpening(newStreamConn(e, nc, l), early, refusal))
 }
 
 // serveRaw is serveStream for a file descriptor that was accepted on the loop at.
@@ -104,7 +105,7 @@ func (s *Server) serveRaw(e *endpoint, at *loop, fd int32, remote netip.AddrPort
 		rawClose(fd)
 		return errTooMany
 	}
-	o := &opening{conn: newRawConn(e, fd, remote), turn: refusal}
+	o := newOpening(newRawConn(e, fd, remote), nil, refusal)
 	if to := s.pick(); to != at {
 		at.Send(to.id, o)
 	} else {
@@ -126,21 +127,25 @@ func (s *Server) open(l *loop, o *opening) error {
 const maxTurned = 256
 
 // admit counts a new connection. One too many is to get refusal, where the
-// listener speaks HTTP, or is not to be served at all.
+// listener speaks HTTP, or is not to be served at all. Those that are being
+// refused take nobody's place.
 func (s *Server) admit(e *endpoint) (refusal *ws.Refusal, ok bool) {
 	n := s.conns.Add(1)
-	if limit := s.opts.MaxConns; limit == 0 || n <= int64(limit) {
+	if limit := s.opts.MaxConns; limit == 0 || n-s.turned.Load() <= int64(limit) {
 		return nil, true
 	}
-	if e.upgrader != nil && n <= int64(s.opts.MaxConns+maxTurned) {
+	if s.turned.Add(1) <= maxTurned && e.upgrader != nil {
 		return ws.ErrUnavailable, true
 	}
-	s.released()
+	s.released(true)
 	return nil, false
 }
 
 // released counts a connection that has gone.
-func (s *Server) released() {
+func (s *Server) released(turned bool) {
+	if turned {
+		s.turned.Add(-1)
+	}
 	if s.conns.Add(-1) == 0 {
 		select {
 		case s.empty <- struct{}{}:

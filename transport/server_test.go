@@ -198,6 +198,27 @@ func TestServer_RefusesConnectionsPastTheLimit(t *testing.T) {
 	readFull(t, again, 5)
 }
 
+// Those that are being told that there are too many take nobody's place.
+func TestServer_RefusedConnectionsLeaveRoom(t *testing.T) {
+	s := start(t, Options{MaxConns: 1}, newScripted())
+	first := connectListener(t, s, Listener{Network: "tcp"})
+	if _, err := first.Write([]byte("hello")); err != nil {
+		t.Fatal(err)
+	}
+	readFull(t, first, 5)
+	for range 3 { // none of them reads, or goes
+		connectListener(t, s, Listener{Network: "ws"})
+	}
+	waitFor(t, "all are refused", func() bool { return s.turned.Load() == 3 })
+	first.Close()
+	waitFor(t, "the first one goes", func() bool { return s.Conns() == 3 })
+	again := connectListener(t, s, Listener{Network: "tcp"})
+	if _, err := again.Write([]byte("hello")); err != nil {
+		t.Fatal(err)
+	}
+	readFull(t, again, 5)
+}
+
 // Descriptors are used again as soon as they are free: connections that come
 // and go at once must never see each other's bytes or end.
 func TestServer_ReusedDescriptorsStayApart(t *testing.T) {

@@ -14,6 +14,14 @@ type opening struct {
 	turn  *ws.Refusal // if set, all it gets
 }
 
+// newOpening opens c, or refuses it with turn if that is not nil.
+func newOpening(c *conn, early []byte, turn *ws.Refusal) *opening {
+	if turn != nil {
+		c.set(turned)
+	}
+	return &opening{conn: c, early: early, turn: turn}
+}
+
 func (o *opening) Run(l link.Loop) {
 	c := o.conn
 	c.loop = l.(*loop)
@@ -147,7 +155,7 @@ func (c *conn) lose() {
 	}
 	server := c.endpoint.server
 	c.sock.close()
-	server.released()
+	server.released(c.has(turned))
 	if c.stream != nil && !c.has(told) {
 		c.set(told)
 		defer func() {
