@@ -91,6 +91,10 @@ func (c *conn) flush() {
 	if q != nil && q.size == 0 {
 		c.out = nil
 		c.loop.putQueue(q)
+		if c.sock.pending() {
+			// Its writer has the last of it, and may wait for the peer for ever.
+			c.stall()
+		}
 	}
 	c.checkBelow()
 	if c.state == flushing && !c.unsent() {

@@ -436,6 +436,31 @@ func TestConn_StallIsReported(t *testing.T) {
 	})
 }
 
+// A peer of goroutines that takes nothing holds up the writer with the last of
+// the queue, when the queue itself is empty already.
+func TestConn_StallOfTheLastBytesIsReported(t *testing.T) {
+	h := newScripted()
+	stalled := make(chan struct{}, 1)
+	h.open = func(c link.Conn) link.Stream {
+		s := h.newStream(c)
+		s.stalled = func() { stalled <- struct{}{}; c.Abort() }
+		send(c, []byte("x"))
+		return s
+	}
+	server := start(t, Options{WriteStall: 100 * time.Millisecond}, h)
+	near, far := net.Pipe() // it has no buffer
+	t.Cleanup(func() { near.Close() })
+	if err := server.ServeConn(far, Listener{Network: "tcp"}); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case <-stalled:
+	case <-time.After(5 * time.Second):
+		t.Fatal("not reported")
+	}
+	next(t, h).wait(t)
+}
+
 // body counts its releases.
 type body struct{ released atomic.Int32 }
 
