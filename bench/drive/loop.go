@@ -143,12 +143,12 @@ func (l *Loop) Close() {
 func (l *Loop) Connect(ctx context.Context, from, to int) error {
 	first, _ := slices.BinarySearch(l.mine, from)
 	last, _ := slices.BinarySearch(l.mine, to)
-	todo := l.mine[first:last]
-	asked := len(todo) > 0
-	for len(todo) > 0 || l.pending > 0 {
-		for len(todo) > 0 && l.pending < l.plan.Connecting {
-			l.dial(todo[0])
-			todo = todo[1:]
+	mine := l.mine[first:last]
+	asked := len(mine) > 0
+	for len(mine) > 0 || l.pending > 0 {
+		for len(mine) > 0 && l.pending < l.plan.Connecting {
+			l.dial(mine[0])
+			mine = mine[1:]
 		}
 		if err := l.tick(100 * time.Millisecond); err != nil {
 			return err
