@@ -167,6 +167,9 @@ func (c *client) put(f *frame, m *message, id uint16) {
 	if shared {
 		bytes = bytes[:len(bytes)-len(m.payload)]
 	}
+	if c.conn.Buffered() == 0 {
+		c.l.writes++
+	}
 	b := c.conn.Reserve(len(bytes))
 	copy(b, bytes)
 	if id != 0 {
@@ -199,6 +202,9 @@ func (c *client) writePublish(m *message, qos byte, retain, dup bool, id uint16,
 		c.aliasOut[string(m.topic)] = alias
 	}
 	if len(m.payload) < shareFrom && !c.framing.Compressed() {
+		if c.conn.Buffered() == 0 {
+			c.l.writes++
+		}
 		o.Put(c.reserve(size))
 		bump(&c.l.stats.publishOut, 1)
 		return true

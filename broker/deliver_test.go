@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"bytes"
 	"encoding/binary"
 	"fmt"
 	"testing"
@@ -46,6 +47,29 @@ func TestDeliver_OrderHoldsAcrossTicksAndLoops(t *testing.T) { // [MQTT-4.6.0-6]
 			if n := l.inbox.pending.Load(); n != 0 || len(l.walks) != 0 {
 				t.Fatalf("%d loops: inbox holds %d bytes, %d walks are left", loops, n, len(l.walks))
 			}
+		}
+	}
+}
+
+// A burst for many is in every write queue after one tick, so that it leaves in
+// one write for each of them.
+func TestDeliver_BurstStaysTogether(t *testing.T) {
+	const subscribers, burst = fanoutBudget / 2, 8
+	s := newSim(t, 1, Options{})
+	var subs []*simConn
+	for i := range subscribers {
+		c := s.join(0, fmt.Sprint("s", i), wire.V311, 0)
+		c.sub(wire.V311, wire.Subscription{Filter: "a"})
+		c.deaf = true // what is written stays in the queue
+		subs = append(subs, c)
+	}
+	one := pub(wire.V311, "a", "payload", 0, 0)
+	p := s.join(0, "p", wire.V311, 0)
+	p.feed(bytes.Repeat(one, burst))
+	s.turn()
+	for i, c := range subs {
+		if n := len(c.queue) / len(one); n != burst {
+			t.Fatalf("subscriber %d has %d messages of %d after a tick", i, n, burst)
 		}
 	}
 }

@@ -10,9 +10,15 @@ import (
 // the others.
 const (
 	packetBudget = 512  // packets of one connection
-	fanoutBudget = 8192 // deliveries to members of filters
+	fanoutBudget = 8192 // deliveries to members of filters that cause a write each
 	replayBudget = 2048 // steps of walks over retained messages
 )
+
+// writeCost is what a delivery that causes a write takes from the budget of
+// fan-out; any other takes 1. What joins something that waits to be written
+// already costs a fortieth of it, so a burst is best delivered whole: put off,
+// each of its messages would be a write of its own.
+const writeCost = 8
 
 // loop is the broker's part of an event loop: the sessions of its shards and
 // all that happens to them. It is owned by the loop's goroutine, apart from
@@ -31,7 +37,8 @@ type loop struct {
 	name    []byte                // its topic, if an alias stood for it
 	layouts layouts
 
-	budget   int        // of fanoutBudget, what is left in this tick
+	budget   int        // of fanoutBudget in units of writeCost, what is left in this tick
+	writes   int        // deliveries that caused a write, since the start
 	walks    []*walk    // deliveries that ran out of budget
 	replays  []*session // with retained messages to send
 	rooms    []*session // that have room again for share groups elsewhere
@@ -48,7 +55,7 @@ type loop struct {
 
 func newLoop(b *Broker, id int, l link.Loop) *loop {
 	return &loop{
-		b: b, id: id, link: l, budget: fanoutBudget,
+		b: b, id: id, link: l, budget: fanoutBudget * writeCost,
 		sessions: make(map[string]*session),
 		groups:   make(map[groupKey]*shareGroup),
 	}
@@ -75,7 +82,7 @@ func (l *loop) tick() (more bool) {
 	if t := &l.idle; invariants && (t.window.count+t.pending.count+len(t.received)+len(t.replays) > 0 || t.reply != "" || t.dropped > 0) {
 		panic("broker: the traffic of idle sessions was written to")
 	}
-	l.budget = fanoutBudget
+	l.budget = fanoutBudget * writeCost
 	l.walk()
 	l.replay()
 	for i, s := range l.rooms {

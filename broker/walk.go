@@ -99,7 +99,7 @@ func (l *loop) walk() {
 			ready++
 		}
 	}
-	slice := max(256, l.budget/ready)
+	slice := max(256*writeCost, l.budget/ready)
 	kept := l.walks[:0]
 	for _, w := range l.walks {
 		if w.waiting == 0 && l.budget > 0 {
@@ -165,7 +165,9 @@ func (w *walk) run(l *loop, budget *int) (finished bool) {
 			m := &fl.members[w.pos]
 			w.pos++
 			if m.s != nil {
+				before := l.writes
 				l.offer(w, m.s, m.sub)
+				*budget -= (l.writes - before) * (writeCost - 1)
 			}
 		}
 		w.pos = 0
