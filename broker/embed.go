@@ -211,7 +211,9 @@ func (u *Subscription) room() int {
 		return 0
 	}
 	free := subscriptionQueue - u.taken - len(u.queue)
-	u.starved = free <= 0
+	if free <= 0 {
+		u.starved = true // until take: what was refused waits, however much room there is meanwhile
+	}
 	return free
 }
 
