@@ -116,18 +116,20 @@ func during(t *testing.T, all []pair, f func()) latencies {
 }
 
 // undisturbed compares the honest pairs' round trips with what they were
-// without load. The bound is generous, since the machine of a CI run is small
-// and does the clients' work too: what is looked for is a loop that stands still.
+// without load. The bounds are generous, since the machine of a CI run is small
+// and does the clients' work too, and whatever else it has to do: what is looked
+// for is a loop that stands still, which shows in most of the round trips.
 func undisturbed(t *testing.T, what string, base, loaded latencies) {
 	t.Helper()
 	t.Logf("honest round trips: p50 %v, p99 %v; with %s p50 %v, p99 %v, max %v (%d)",
 		base.p(50), base.p(99), what, loaded.p(50), loaded.p(99), loaded.p(100), len(loaded))
-	bound := max(400*time.Millisecond, 10*base.p(99))
+	bound, longest := max(400*time.Millisecond, 10*base.p(99)), 20*time.Second
 	if instrumented() {
 		bound *= 5
 	}
-	if loaded.p(99) > bound || len(loaded) < 10 {
-		t.Errorf("with %s an honest round trip takes %v (p99 of %d), without %v", what, loaded.p(99), len(loaded), base.p(99))
+	if loaded.p(50) > bound || loaded.p(99) > longest || len(loaded) < 10 {
+		t.Errorf("with %s an honest round trip takes %v (p99 %v, of %d), without %v",
+			what, loaded.p(50), loaded.p(99), len(loaded), base.p(50))
 	}
 }
 
