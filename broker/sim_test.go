@@ -151,7 +151,6 @@ type simConn struct {
 	gone   bool // Closed was called
 	code   link.CloseCode
 	pong   int64
-	tmp    []byte
 	listed bool // in its loop's busy
 	shared int  // payloads that went by reference
 }

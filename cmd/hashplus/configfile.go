@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"bytes"
 	"fmt"
 	"io"
@@ -32,7 +33,7 @@ func loadConfigFile(path string, flags []*kong.Flag) (*configFile, error) {
 	defer f.Close() //nolint:errcheck // only read
 	c := &configFile{path: path}
 	var doc yaml.Node
-	if err := yaml.NewDecoder(f).Decode(&doc); err != nil && err != io.EOF {
+	if err := yaml.NewDecoder(f).Decode(&doc); err != nil && !errors.Is(err, io.EOF) {
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}
 	root := &yaml.Node{Kind: yaml.MappingNode}
