@@ -157,6 +157,13 @@ func TestSubscribe_GetsRetainedMessages(t *testing.T) {
 		for i := range names {
 			publish(t, b, broker.Message{Topic: fmt.Sprint("r/", i), Payload: []byte("x"), Retain: true})
 		}
+		// What is published after the subscription comes live, and is dropped
+		// where it finds no room.
+		for end := time.Now().Add(20 * time.Second); b.Stats().Retained < names; time.Sleep(time.Millisecond) {
+			if time.Now().After(end) {
+				t.Fatalf("%d are retained", b.Stats().Retained)
+			}
+		}
 		var in inbox
 		u := subscribe(t, b, "r/#", 0, in.take)
 		in.wait(t, names)
