@@ -181,8 +181,6 @@ func (s *session) giveRetained(sub *subscription, m *message) {
 			l.drop(s, m, DropTooLarge)
 		}
 	default:
-		n := s.busy().window.push(delivery{msg: m.own(), qos: qos, retain: true, subIDs: sub.ids})
-		s.window.next = n + 1
-		s.transmit(n, s.window.slot(n))
+		s.launch(delivery{msg: m.own(), qos: qos, retain: true, subIDs: sub.ids})
 	}
 }

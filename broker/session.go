@@ -273,9 +273,7 @@ func (s *session) pump() {
 			d.msg.release()
 			continue
 		}
-		n := s.window.push(d)
-		s.window.next = n + 1
-		s.transmit(n, s.window.slot(n))
+		s.launch(d)
 	}
 }
 
@@ -288,6 +286,14 @@ func (s *session) forgo(d *delivery) {
 		d.msg.release()
 	}
 	s.window.finish(d)
+}
+
+// launch gives d, for which there is room, a packet identifier and sends it, as
+// transmit does.
+func (s *session) launch(d delivery) bool {
+	n := s.busy().window.push(d)
+	s.window.next = n + 1
+	return s.transmit(n, s.window.slot(n))
 }
 
 // transmit writes the PUBLISH of slot n. A message that the client's Maximum

@@ -236,9 +236,8 @@ func (s *session) take(m *groupMember, msg *message, seq uint64) bool {
 	if !s.ready() {
 		return false
 	}
-	n := s.busy().window.push(delivery{msg: msg.own(), qos: qos, retain: retain, subIDs: m.sub.ids, group: m.group, seq: seq})
-	s.window.next = n + 1
-	if !s.transmit(n, s.window.slot(n)) && m.home != s.loop {
+	d := delivery{msg: msg.own(), qos: qos, retain: retain, subIDs: m.sub.ids, group: m.group, seq: seq}
+	if !s.launch(d) && m.home != s.loop {
 		s.wantReport() // no acknowledgement will say that the room is still there
 	}
 	return true
