@@ -82,6 +82,9 @@ func (f *fleet) each(do func(worker) error) error {
 	return errors.Join(all...)
 }
 
+// processes is how many carry clients.
+func (f *fleet) processes() int { return len(f.workers) }
+
 func (f *fleet) connect(ctx context.Context, from, to int) error {
 	return f.each(func(w worker) error { return w.connect(ctx, from, to) })
 }

@@ -16,6 +16,13 @@ type Floor struct {
 	JSON     string        `help:"Write the result as JSON to this file; - is standard output." name:"json" placeholder:"FILE"`
 }
 
+// The bare write that results are given in multiples of: the defaults above. The
+// frame is that of a message of 64 bytes with its headers.
+const (
+	usualSockets = 1000
+	usualFrame   = 90
+)
+
 // Help is the command's page.
 func (*Floor) Help() string {
 	return `A broker must hand each message to the kernel. This measures the CPU time of the bare write that does it, over loopback connections

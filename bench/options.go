@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"net/url"
 	"os"
+	"strings"
 	"time"
 
 	"hashplus/bench/codec"
@@ -18,28 +19,46 @@ import (
 
 // Broker says which broker to load and how to speak to it.
 type Broker struct {
-	URL       string `help:"Broker to load: ws://, wss://, tcp://, mqtt:// or mqtts://." default:"ws://127.0.0.1:8083/mqtt" placeholder:"URL"`
-	Protocol  string `help:"MQTT version: 3.1.1 or 5." enum:"3.1.1,5" default:"3.1.1"`
-	Username  string `help:"User name for CONNECT."`
-	Password  string `help:"Password for CONNECT."`
-	KeepAlive uint16 `help:"Keep alive in seconds; 0 turns it off." default:"0"`
-	CA        string `help:"File with the certificates to trust, for wss and mqtts." name:"ca" type:"existingfile"`
-	Insecure  bool   `help:"Trust any certificate."`
-	PID       int    `help:"Process id of the broker, to read its CPU time and memory." name:"pid" placeholder:"PID"`
-	Label     string `help:"Name of the broker in the results."`
+	URL       string   `help:"Broker to load: ws://, wss://, tcp://, mqtt:// or mqtts://." default:"ws://127.0.0.1:8083/mqtt" placeholder:"URL"`
+	Protocol  string   `help:"MQTT version: 3.1.1 or 5." enum:"3.1.1,5" default:"3.1.1"`
+	Username  string   `help:"User name for CONNECT." placeholder:"NAME"`
+	Password  string   `help:"Password for CONNECT." placeholder:"TEXT"`
+	Header    []string `help:"Header of the WebSocket request, such as 'Cookie: token=x'; may be given several times." placeholder:"NAME: VALUE" sep:"none"`
+	KeepAlive uint16   `help:"Keep alive in seconds; 0 turns it off." default:"0"`
+	CA        string   `help:"File with the certificates to trust, for wss and mqtts." name:"ca" type:"existingfile" placeholder:"FILE"`
+	Insecure  bool     `help:"Trust any certificate."`
+	PID       int      `help:"Process id of the broker, to read the CPU time and memory of it and of the processes that it started." name:"pid" placeholder:"PID"`
+	Label     string   `help:"Name of the broker in the results." placeholder:"NAME"`
 }
 
 // Load says how hard to press. Zero means the scenario's own default.
 type Load struct {
 	QoS      byte          `help:"Quality of service of publishers and subscribers." enum:"0,1,2" default:"0" name:"qos"`
-	Payload  int           `help:"Payload size in bytes, at least 16; 64 unless the scenario says otherwise."`
-	Burst    int           `help:"Messages that leave in one write."`
-	Window   int           `help:"Closed loop: messages that a publisher may have out, from publish to the last delivery."`
-	Rate     float64       `help:"Open loop: messages published per second, in all. Latency then counts from when a message was due."`
+	Payload  int           `help:"Payload size in bytes, at least 16; 64 unless the scenario says otherwise." placeholder:"BYTES"`
+	Burst    int           `help:"Messages that leave in one write." placeholder:"N"`
+	Window   int           `help:"Closed loop: messages that a publisher may have out, from publish to the last delivery." placeholder:"N"`
+	Rate     float64       `help:"Open loop: messages published per second, in all. Latency then counts from when a message was due." placeholder:"PER-SECOND"`
 	Duration time.Duration `help:"How long to measure." default:"10s"`
 	Warmup   time.Duration `help:"How long to run before measuring." default:"2s"`
 	Stall    time.Duration `help:"Closed loop: give up on messages after this long without a delivery." default:"2s"`
 	Drain    time.Duration `help:"At the end, wait for late messages until none came for this long; what is not there by then is lost." default:"3s"`
+}
+
+// check finds settings that no load can have.
+func (l *Load) check() error {
+	var faults []error
+	for flag, negative := range map[string]bool{
+		"payload": l.Payload < 0, "burst": l.Burst < 0, "window": l.Window < 0, "rate": l.Rate < 0,
+		"warmup": l.Warmup < 0, "stall": l.Stall < 0, "drain": l.Drain < 0,
+	} {
+		if negative {
+			faults = append(faults, fmt.Errorf("--%s must not be negative", flag))
+		}
+	}
+	if l.Duration <= 0 {
+		faults = append(faults, errors.New("--duration must be above 0"))
+	}
+	return errors.Join(faults...)
 }
 
 // Pool says how the clients are made.
@@ -81,6 +100,19 @@ func (b *Broker) tls(host string) (*tls.Config, error) {
 		return nil, fmt.Errorf("%s holds no certificate", b.CA)
 	}
 	return c, nil
+}
+
+// header is the lines of --header as they go into a request.
+func (b *Broker) header() (string, error) {
+	var lines strings.Builder
+	for _, h := range b.Header {
+		name, value, ok := strings.Cut(h, ":")
+		if !ok || name == "" || strings.ContainsAny(h, "\r\n") {
+			return "", fmt.Errorf("--header: %q is not NAME: VALUE", h)
+		}
+		fmt.Fprintf(&lines, "%s: %s\r\n", name, strings.TrimSpace(value))
+	}
+	return lines.String(), nil
 }
 
 // target resolves the broker's URL.
@@ -125,5 +157,6 @@ func (b *Broker) target(ctx context.Context) (t drive.Target, err error) {
 		t.Version = codec.V5
 	}
 	t.Username, t.Password, t.KeepAlive = b.Username, b.Password, b.KeepAlive
-	return t, nil
+	t.Header, err = b.header()
+	return t, err
 }

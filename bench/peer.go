@@ -4,21 +4,26 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
 	"time"
+	"unicode"
 )
 
 // peer is a broker that can be started, or one that runs already.
 type peer struct {
 	name    string
-	command []string          // with {ws} and {tcp}
-	files   map[string]string // written before each start, with {ws}, {tcp}, {wsport}, {tcpport} replaced
+	command []string          // with {ws}, {tcp}, {wsport}, {tcpport} and {data}
+	temp    string            // where folders for {data} are made
+	files   map[string]string // written before each start, with the same replaced
 	url     string            // of one that runs already
 	pid     int               // of one that runs already, if known
 }
@@ -40,7 +45,7 @@ const (
 // parsePeer reads a --peer. What must be built or written goes below temp.
 func (c *Peers) parsePeer(ctx context.Context, spec, temp string) (*peer, error) {
 	name, what, given := strings.Cut(spec, "=")
-	p := &peer{name: name}
+	p := &peer{name: name, temp: temp}
 	if !given {
 		return p, c.known(ctx, p, temp)
 	}
@@ -55,11 +60,55 @@ func (c *Peers) parsePeer(ctx context.Context, spec, temp string) (*peer, error)
 		p.url = what
 		return p, nil
 	}
-	p.command = strings.Fields(what)
+	var err error
+	if p.command, err = words(what); err != nil {
+		return nil, err
+	}
 	if len(p.command) == 0 {
 		return nil, errors.New("no command")
 	}
+	if address := map[bool]string{false: "{ws}", true: "{tcp}"}[c.TCP]; !p.mentions(address) {
+		return nil, fmt.Errorf("its command has no %s to say where the broker is to listen", address)
+	}
 	return p, nil
+}
+
+// words splits a command at blanks, but for those in single or double quotes.
+func words(command string) (all []string, err error) {
+	var word strings.Builder
+	quote, begun := rune(0), false
+	for _, r := range command {
+		switch {
+		case quote != 0 && r == quote:
+			quote = 0
+		case quote == 0 && (r == '\'' || r == '"'):
+			quote, begun = r, true
+		case quote == 0 && unicode.IsSpace(r):
+			if begun {
+				all = append(all, word.String())
+				word.Reset()
+			}
+			begun = false
+		default:
+			word.WriteRune(r)
+			begun = true
+		}
+	}
+	if quote != 0 {
+		return nil, fmt.Errorf("%c is not closed in: %s", quote, command)
+	}
+	if begun {
+		all = append(all, word.String())
+	}
+	return all, nil
+}
+
+// mentions tells whether the command has a place for the address: {ws} or {tcp},
+// or its port alone.
+func (p *peer) mentions(address string) bool {
+	port := strings.TrimSuffix(address, "}") + "port}"
+	has := func(text string) bool { return strings.Contains(text, address) || strings.Contains(text, port) }
+	return slices.ContainsFunc(p.command, has) || slices.ContainsFunc(slices.Collect(maps.Values(p.files)), has)
 }
 
 // known fills in the peers that come with the generator.
@@ -87,6 +136,9 @@ func (c *Peers) known(ctx context.Context, p *peer, temp string) error {
 			return fmt.Errorf("build in %s: %w\n%s", build.Dir, err, out)
 		}
 		p.command = []string{bin, "-ws", "{ws}", "-tcp", "{tcp}"}
+		if c.Suite == "durable" {
+			p.command = append(p.command, "-durable", "{data}")
+		}
 		return nil
 	}
 	return errors.New("needs a command or a URL")
@@ -105,7 +157,11 @@ func (p *peer) start(ctx context.Context) (*broker, error) {
 	if err != nil {
 		return nil, err
 	}
-	fill := strings.NewReplacer("{ws}", "127.0.0.1:"+ws, "{tcp}", "127.0.0.1:"+tcp, "{wsport}", ws, "{tcpport}", tcp)
+	data, err := os.MkdirTemp(p.temp, p.name+"-data-")
+	if err != nil {
+		return nil, err
+	}
+	fill := strings.NewReplacer("{data}", data, "{ws}", "127.0.0.1:"+ws, "{tcp}", "127.0.0.1:"+tcp, "{wsport}", ws, "{tcpport}", tcp)
 	for path, text := range p.files {
 		if err := os.WriteFile(path, []byte(fill.Replace(text)), 0o644); err != nil {
 			return nil, err
@@ -118,6 +174,7 @@ func (p *peer) start(ctx context.Context) (*broker, error) {
 	cmd := exec.Command(args[0], args[1:]...)
 	var output tail
 	cmd.Stdout, cmd.Stderr = &output, &output
+	ownGroup(cmd)
 	if err := cmd.Start(); err != nil {
 		return nil, err
 	}
@@ -126,15 +183,19 @@ func (p *peer) start(ctx context.Context) (*broker, error) {
 	b := &broker{ws: "ws://127.0.0.1:" + ws + "/mqtt", tcp: "tcp://127.0.0.1:" + tcp, pid: cmd.Process.Pid}
 	b.stop = func() {
 		// Either may fail only because the process has ended.
-		_ = cmd.Process.Signal(syscall.SIGTERM)
+		_ = signalGroup(cmd.Process, syscall.SIGTERM)
 		select {
 		case <-ended:
 		case <-time.After(stopTime):
-			_ = cmd.Process.Kill()
+			_ = signalGroup(cmd.Process, syscall.SIGKILL)
 			<-ended
 		}
+		_ = os.RemoveAll(data) // or with the run's folder
 	}
-	for _, port := range []string{ws, tcp} {
+	for address, port := range map[string]string{"{ws}": ws, "{tcp}": tcp} {
+		if !p.mentions(address) {
+			continue
+		}
 		if err := listening(ctx, port, ended); err != nil {
 			b.stop()
 			return nil, fmt.Errorf("%w\n%s", err, output.text())
@@ -165,14 +226,17 @@ func listening(ctx context.Context, port string, ended chan error) error {
 	}
 }
 
-// freePort is a port that nobody listened on a moment ago.
-func freePort() (string, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", err
+// freePort is a port that nobody listened on a moment ago, and none that the
+// system gives to those who ask for any.
+func freePort() (port string, err error) {
+	for range 1000 {
+		port = strconv.Itoa(10_000 + rand.IntN(20_000))
+		var l net.Listener
+		if l, err = net.Listen("tcp", "127.0.0.1:"+port); err == nil {
+			return port, l.Close()
+		}
 	}
-	_, port, err := net.SplitHostPort(l.Addr().String())
-	return port, errors.Join(err, l.Close())
+	return "", err
 }
 
 // tail keeps the end of what a broker prints, for when it does not start. Only

@@ -5,6 +5,7 @@ import (
 	"io"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"hashplus/bench/drive"
@@ -28,7 +29,9 @@ type reading struct {
 	ready, failed   uint64
 	connected       uint64
 	stalls          uint64
+	gone            bool // the broker's process has ended: what follows of it is not known
 	cpu, own        time.Duration
+	waited          time.Duration // by the broker, for a processor
 	rss             uint64
 }
 
@@ -38,14 +41,14 @@ func newGauge(pid int, f *fleet) (*gauge, error) {
 	if pid != 0 {
 		_, rss, err := usage(pid)
 		if err != nil {
-			return nil, err
+			return nil, fmt.Errorf("--pid: %w", err)
 		}
 		g.rss, g.peak = rss, rss
 	}
 	return g, nil
 }
 
-// read looks now. A broker that is gone reads as zeros.
+// read looks now. The broker is its process and those that it started.
 func (g *gauge) read() reading {
 	c := g.fleet.shared
 	r := reading{
@@ -53,8 +56,11 @@ func (g *gauge) read() reading {
 		ready: c.Total(drive.Ready), failed: c.Total(drive.Failed), connected: c.Total(drive.Connected),
 	}
 	if g.pid != 0 {
-		// A broker that died shows as disconnects and loss.
-		r.cpu, r.rss, _ = usage(g.pid)
+		for _, pid := range family(g.pid) {
+			cpu, rss, err := usage(pid)
+			r.gone = r.gone || err != nil && pid == g.pid
+			r.cpu, r.rss, r.waited = r.cpu+cpu, r.rss+rss, r.waited+waited(pid)
+		}
 		g.mu.Lock()
 		g.rss, g.peak = r.rss, max(g.peak, r.rss)
 		g.mu.Unlock()
@@ -69,6 +75,7 @@ func (g *gauge) read() reading {
 
 // progress samples a run once a second and shows it.
 type progress struct {
+	phase   atomic.Pointer[string] // what the run is at
 	samples []Sample
 	seen    int // samples taken
 	stride  int // of which one in stride is kept; 0 is 1
@@ -81,6 +88,7 @@ type progress struct {
 // over, to anything else a line per sample, to nothing if quiet.
 func startProgress(quiet bool, s *scenario, g *gauge) *progress {
 	p := &progress{quit: make(chan struct{}), done: make(chan struct{})}
+	p.enter("connecting")
 	var w io.Writer = os.Stderr
 	if quiet {
 		w = io.Discard
@@ -89,6 +97,9 @@ func startProgress(quiet bool, s *scenario, g *gauge) *progress {
 	go p.run(w, live, s, g)
 	return p
 }
+
+// enter says what the run is at from now on. Any goroutine.
+func (p *progress) enter(phase string) { p.phase.Store(&phase) }
 
 // stop ends the sampling; afterwards samples may be read. It may be called twice.
 func (p *progress) stop() {
@@ -112,13 +123,15 @@ func (p *progress) run(w io.Writer, live bool, s *scenario, g *gauge) {
 		case <-tick.C:
 		}
 		r := g.read()
-		p.keep(Sample{
-			At: r.at.Sub(first.at).Seconds(), Sent: r.sent, Delivered: r.delivered, Ready: r.ready,
-			CPU: (r.cpu - first.cpu).Seconds(), RSS: r.rss,
-		})
-		line := s.line(last, r, first)
+		if !r.gone {
+			p.keep(Sample{
+				At: r.at.Sub(first.at).Seconds(), Sent: r.sent, Delivered: r.delivered, Ready: r.ready,
+				CPU: (r.cpu - first.cpu).Seconds(), RSS: r.rss,
+			})
+		}
+		line := s.line(*p.phase.Load(), last, r, first)
 		if live {
-			fmt.Fprintf(w, "\r\x1b[K%s", line)
+			fmt.Fprintf(w, "\r\x1b[K%s", fit(line, columns(os.Stderr)))
 		} else {
 			fmt.Fprintln(w, line)
 		}
@@ -147,10 +160,19 @@ func (p *progress) keep(s Sample) {
 	p.stride = 2 * max(p.stride, 1)
 }
 
+// fit cuts line to a terminal's width, 0 if it is not known: a line that goes on
+// in the next row could not be written over.
+func fit(line string, columns int) string {
+	if r := []rune(line); columns > 0 && len(r) >= columns {
+		return string(r[:columns-1])
+	}
+	return line
+}
+
 // line is one line of progress.
-func (s *scenario) line(a, b, first reading) string {
+func (s *scenario) line(phase string, a, b, first reading) string {
 	d := b.at.Sub(a.at).Seconds()
-	text := fmt.Sprintf("%-8s %5.0fs  %d/%d clients", s.name, b.at.Sub(first.at).Seconds(), b.ready, len(s.plan.Clients))
+	text := fmt.Sprintf("%-8s %4.0fs %-10s  %d/%d clients", s.name, b.at.Sub(first.at).Seconds(), phase, b.ready, len(s.plan.Clients))
 	if b.ready != a.ready && b.sent == 0 {
 		text += fmt.Sprintf("  %.0f connects/s", float64(b.connected-a.connected)/d)
 	}

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"maps"
 	"math"
+	"net/netip"
+	"net/url"
 	"os"
 	"path/filepath"
 	"slices"
@@ -53,9 +55,16 @@ func (s *Suite) markdown(plots map[string]string) string {
 	if s.Machine != "" {
 		fmt.Fprintf(&b, ", %s", s.Machine)
 	}
-	b.WriteString(". Broker and generator share the machine. Each figure is the median of the runs, with minimum and maximum where there were several.\n")
+	if s.local() {
+		b.WriteString(". Broker and generator share the machine")
+	}
+	b.WriteString(". Each figure is the median of the runs, with minimum and maximum where there were several.\n")
 	if s.Floor != nil {
-		fmt.Fprintf(&b, "\nA bare `write` of a message to a loopback socket cost %.2f µs of CPU, %.2f µs with 8 messages in one write.\n", s.Floor.Single, s.Floor.Eight)
+		fmt.Fprintf(&b, "\nA bare `write` of a message to a loopback socket cost %.2f µs of CPU", s.Floor.Single)
+		if s.Floor.Eight > 0 {
+			fmt.Fprintf(&b, ", %.2f µs with 8 messages in one write", s.Floor.Eight)
+		}
+		b.WriteString(".\n")
 	}
 	s.table(&b, "Broker CPU, µs per unit", cpuOf, "%.2f", true)
 	if s.Floor != nil {
@@ -63,18 +72,46 @@ func (s *Suite) markdown(plots map[string]string) string {
 		s.table(&b, "Broker CPU, multiples of a bare write", func(r *Result) float64 { return cpuOf(r) / single }, "%.2f", false)
 	}
 	image(&b, plots, "cpu.svg", "Broker CPU per unit")
+	s.elsewhere(&b)
 	s.table(&b, "Throughput, units per second", rateOf, "%.0f", true)
 	image(&b, plots, "throughput.svg", "Throughput")
 	s.table(&b, "Latency p50, ms", milli(p50Of), "%.3g", true)
 	s.table(&b, "Latency p99, ms", milli(p99Of), "%.3g", true)
+	if s.idlers() {
+		b.WriteString("\n† Messages were lost, and publishers in a closed loop waited for them until they gave up: fewer were on their way than with the other brokers.\n")
+	}
+	s.table(&b, "Waiting for a processor, % of the time", waitedOf, "%.0f", false)
+	if strings.Contains(b.String(), "## Waiting") {
+		b.WriteString("\nThe threads of the broker were ready to run, and others had the cores, the generator among them. Where that is much, latency tells of the machine.\n")
+	}
 	for i := range s.Cases {
 		image(&b, plots, latencyFile(&s.Cases[i]), "Latency: "+s.Cases[i].Title)
 	}
 	s.table(&b, "Memory, bytes of RSS per session", rssOf, "%.0f", true)
 	image(&b, plots, "memory.svg", "RSS against sessions")
+	s.sweeps(&b, plots)
 	s.table(&b, "Lost, % of expected deliveries", lostOf, "%.3g", false)
 	s.troubles(&b)
+	s.notes(&b)
 	return b.String()
+}
+
+// local tells whether all brokers were reached by a loopback address.
+func (s *Suite) local() bool {
+	for _, c := range s.Cases {
+		for _, runs := range c.Runs {
+			for _, r := range runs {
+				u, err := url.Parse(r.URL)
+				if err != nil || u.Hostname() == "localhost" {
+					continue
+				}
+				if a, err := netip.ParseAddr(u.Hostname()); err != nil || !a.IsLoopback() {
+					return false
+				}
+			}
+		}
+	}
+	return true
 }
 
 func milli(metric func(*Result) float64) func(*Result) float64 {
@@ -105,6 +142,9 @@ func (s *Suite) table(b *strings.Builder, title string, metric func(*Result) flo
 			}
 			any = true
 			row += " | " + fmt.Sprintf(format, v.median)
+			if strings.HasPrefix(title, "Latency") && idle(c.Runs[p]) {
+				row += "†"
+			}
 			if len(c.Runs[p]) > 1 {
 				row += fmt.Sprintf(" ("+format+"–"+format+")", v.min, v.max)
 			}
@@ -122,13 +162,35 @@ func (s *Suite) table(b *strings.Builder, title string, metric func(*Result) flo
 	fmt.Fprintf(b, "\n## %s\n\n| case | %s |\n|---%s|\n%s", title, strings.Join(s.Peers, " | "), strings.Repeat("|---:", len(s.Peers)), rows.String())
 }
 
+// idle tells whether publishers waited for messages that never came, in any run:
+// its latency is that of a lighter load.
+func idle(runs []Result) bool {
+	return slices.ContainsFunc(runs, func(r Result) bool { return r.Latency != nil && r.Tally.Lost > 0 })
+}
+
+func (s *Suite) idlers() bool {
+	for _, c := range s.Cases {
+		for _, runs := range c.Runs {
+			if idle(runs) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
 // troubles lists every run in which not all went well.
 func (s *Suite) troubles(b *strings.Builder) {
 	var list strings.Builder
+	runs := 0
 	for _, c := range s.Cases {
 		for _, p := range s.Peers {
 			for i, r := range c.Runs[p] {
+				runs++
 				text := r.Tally.Trouble()
+				if r.Ended != "" {
+					text += fmt.Sprintf("; %s after %.1f s", r.Ended, r.Measured)
+				}
 				for _, e := range slices.Sorted(maps.Keys(r.Errors)) {
 					text += fmt.Sprintf("; %s (%d)", e, r.Errors[e])
 				}
@@ -138,10 +200,27 @@ func (s *Suite) troubles(b *strings.Builder) {
 			}
 		}
 	}
-	if list.Len() > 0 {
+	switch {
+	case list.Len() > 0:
 		fmt.Fprintf(b, "\n## Loss, duplicates, disorder and other trouble\n\n%s", list.String())
-	} else {
+	case runs > 0:
 		b.WriteString("\nEvery message of every run arrived once and in order.\n")
+	}
+}
+
+// notes lists what bounds the figures, a line per case and broker.
+func (s *Suite) notes(b *strings.Builder) {
+	var list strings.Builder
+	for _, c := range s.Cases {
+		for _, p := range s.Peers {
+			i := slices.IndexFunc(c.Runs[p], func(r Result) bool { return len(r.Notes) > 0 })
+			if i >= 0 {
+				fmt.Fprintf(&list, "- %s, %s, run %d: %s\n", c.Title, p, i+1, strings.Join(c.Runs[p][i].Notes, "; "))
+			}
+		}
+	}
+	if list.Len() > 0 {
+		fmt.Fprintf(b, "\n## What bounds the figures\n\n%s", list.String())
 	}
 }
 
@@ -175,6 +254,12 @@ func (s *Suite) plots() map[string]string {
 		c := &s.Cases[i]
 		if chart := s.latencyChart(c); len(chart.lines) > 0 {
 			all[latencyFile(c)] = chart.svg()
+		}
+	}
+	for i := range s.Sweeps {
+		w := &s.Sweeps[i]
+		if chart := w.chart(s.Peers); len(chart.lines) > 0 {
+			all[w.Name+".svg"] = chart.svg()
 		}
 	}
 	if chart := s.memoryChart(); len(chart.lines) > 0 {

@@ -25,6 +25,7 @@ type Result struct {
 	Params   map[string]any `json:"params"`
 	Load     *LoadResult    `json:"load,omitempty"`
 	Started  time.Time      `json:"started"`
+	Machine  string         `json:"machine,omitempty"` // the generator's; a suite tells it once
 
 	Measured  float64 `json:"measured_seconds"` // how long the figures below were taken
 	Units     uint64  `json:"units"`            // deliveries, round trips, connects in that time
@@ -33,6 +34,7 @@ type Result struct {
 
 	CPU        float64 `json:"broker_cpu_seconds,omitempty"`
 	CPUPerUnit float64 `json:"broker_cpu_us_per_unit,omitempty"` // the headline
+	Waited     float64 `json:"broker_waited_seconds,omitempty"`  // its threads, ready to run, for a processor
 	OwnCPU     float64 `json:"generator_cpu_seconds"`
 	RSSBefore  uint64  `json:"broker_rss_before,omitempty"` // before the first connection
 	RSSPeak    uint64  `json:"broker_rss_peak,omitempty"`
@@ -44,6 +46,9 @@ type Result struct {
 	Growth  float64     `json:"broker_rss_growth_per_hour,omitempty"` // soak only
 	Connect *Latency    `json:"connect,omitempty"`                    // dial to CONNACK
 	Tally   drive.Tally `json:"tally"`
+
+	Ended string   `json:"ended_early,omitempty"` // why, if it did
+	Notes []string `json:"notes,omitempty"`       // what a reader must know to judge the figures
 
 	Samples []Sample       `json:"samples,omitempty"`
 	Points  []Point        `json:"points,omitempty"`
@@ -106,6 +111,44 @@ func summarize(h *hdrhistogram.Histogram) *Latency {
 	return l
 }
 
+// remarks are what the figures alone do not tell. The load came from that many
+// processes; the broker's process was known or not; the smallest Receive Maximum
+// was quota, 0 if there were no publishers.
+func (r *Result) remarks(processes int, known bool, quota int) (notes []string) {
+	note := func(format string, args ...any) { notes = append(notes, fmt.Sprintf(format, args...)) }
+	if r.Measured <= 0 {
+		return nil
+	}
+	if used := r.OwnCPU / r.Measured / float64(processes); used > 0.9 {
+		note("the generator used %.0f %% of its core: throughput and latency are bounded by it as well", 100*used)
+	}
+	if known && r.Units > 0 && r.CPU == 0 && r.Ended != brokerGone {
+		note("the process of --pid used no CPU time: is it the broker's?")
+	}
+	l := r.Load
+	if l == nil {
+		return notes
+	}
+	if got := float64(r.Published) / r.Measured; l.Rate > 0 && got < 0.98*l.Rate {
+		note("%.0f messages/s were published of the %.0f that --rate asks for", got, l.Rate)
+	}
+	if due := float64(r.Published) * perMessage(&r.Tally); l.Rate > 0 && float64(r.Units) < 0.9*due {
+		note("%.0f %s/s of %.0f came in time: latency grows as long as this lasts", r.Rate, plural(r.Unit), due/r.Measured)
+	}
+	if l.QoS > 0 && l.Rate == 0 && quota > 0 && quota < l.Window {
+		note("the broker's Receive Maximum, %d, held the window of %d back", quota, l.Window)
+	}
+	return notes
+}
+
+// perMessage is how many deliveries a message caused, on average.
+func perMessage(t *drive.Tally) float64 {
+	if t.Sent == 0 {
+		return 0
+	}
+	return float64(t.Expected) / float64(t.Sent)
+}
+
 // write puts r out as indented JSON.
 func (r *Result) write(w io.Writer) error {
 	e := json.NewEncoder(w)
@@ -119,8 +162,11 @@ func (r *Result) print(w io.Writer) {
 	if r.CPUPerUnit > 0 {
 		fmt.Fprintf(w, "  broker CPU   %.2f µs per %s (%.2f s in %.1f s), generator %.2f s\n", r.CPUPerUnit, r.Unit, r.CPU, r.Measured, r.OwnCPU)
 	}
+	if r.Waited > 0 && r.Measured > 0 {
+		fmt.Fprintf(w, "  waited       %.1f %% of the time for a processor\n", 100*r.Waited/r.Measured)
+	}
 	if r.Floor > 0 && r.CPUPerUnit > 0 {
-		fmt.Fprintf(w, "  floor        %.2f µs per bare write: %.2f of it per %s\n", r.Floor, r.CPUPerUnit/r.Floor, r.Unit)
+		fmt.Fprintf(w, "  floor        %.2f µs of CPU per bare write; %.2f times that per %s\n", r.Floor, r.CPUPerUnit/r.Floor, r.Unit)
 	}
 	if r.Units > 0 {
 		fmt.Fprintf(w, "  throughput   %.0f %s/s (%d)\n", r.Rate, plural(r.Unit), r.Units)
@@ -147,6 +193,12 @@ func (r *Result) print(w io.Writer) {
 	}
 	if text := t.Trouble(); text != "" {
 		fmt.Fprintf(w, "  trouble      %s\n", text)
+	}
+	if r.Ended != "" {
+		fmt.Fprintf(w, "  ended early  %s, after %.1f s of measuring\n", r.Ended, r.Measured)
+	}
+	for _, n := range r.Notes {
+		fmt.Fprintf(w, "  note         %s\n", n)
 	}
 	var errs []string
 	for e, n := range r.Errors {

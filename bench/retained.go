@@ -69,9 +69,11 @@ func (c *Retained) measure(ctx context.Context) (*Result, error) {
 		return nil, err
 	}
 	now := u.fleet.clock.Now()
+	u.progress.enter("storing")
 	if err := w.drive(ctx, drive.Schedule{Start: now, Measure: now, End: now + int64(10*time.Minute)}); err != nil {
 		return nil, err
 	}
+	u.progress.enter("replaying")
 	before := u.gauge.read()
 	for i := range c.Repeat {
 		err := w.do(func(l *drive.Loop) error {
@@ -87,11 +89,14 @@ func (c *Retained) measure(ctx context.Context) (*Result, error) {
 		return nil, err
 	}
 	if !c.Keep {
-		if err := w.do(func(l *drive.Loop) error { return l.Clear(ctx) }); err != nil {
+		// After an interruption too.
+		u.progress.enter("clearing")
+		if err := w.do(func(l *drive.Loop) error { return l.Clear(context.WithoutCancel(ctx)) }); err != nil {
 			return nil, err
 		}
 	}
-	u.progress.stop()
-	u.result.Samples, u.result.RSSPeak = u.progress.samples, u.gauge.peak
-	return u.result, u.result.add([]*drive.Outcome{out})
+	if ctx.Err() != nil {
+		return nil, context.Cause(ctx) // what was not replayed would count as lost
+	}
+	return u.complete([]*drive.Outcome{out})
 }

@@ -2,6 +2,7 @@ package bench
 
 import (
 	"crypto/rand"
+	"errors"
 	"fmt"
 
 	"hashplus/bench/codec"
@@ -50,6 +51,18 @@ func (o *Options) run() string {
 	return rand.Text()[:6]
 }
 
+// check finds sizes that leave nothing to measure. The parameters have the names
+// of the flags that set them; these two may be zero.
+func (s *scenario) check() error {
+	var faults []error
+	for flag, v := range s.params {
+		if n, ok := v.(int); ok && n < 1 && flag != "others" && flag != "stalled" {
+			faults = append(faults, fmt.Errorf("--%s is %d, must be at least 1", flag, n))
+		}
+	}
+	return errors.Join(faults...)
+}
+
 func (s *scenario) client(c drive.Client) int {
 	c.ID = fmt.Sprintf("%s-%d", s.id, len(s.plan.Clients))
 	s.plan.Clients = append(s.plan.Clients, c)
@@ -71,65 +84,6 @@ func (o *Options) sub(filters ...string) []codec.Subscription {
 		subs[i] = codec.Subscription{Filter: f, QoS: o.QoS}
 	}
 	return subs
-}
-
-// fanout is publishers → every subscriber.
-func fanout(o *Options, publishers, subscribers int) *scenario {
-	s := o.build("fanout", "delivery", 8, 0)
-	s.title = fmt.Sprintf("fan-out %d → %d, QoS %d, %s", publishers, subscribers, o.QoS, o.pressure())
-	s.params = map[string]any{"publishers": publishers, "subscribers": subscribers}
-	for i := range subscribers {
-		s.client(drive.Client{Subs: o.sub("hb/" + s.id + "/out/+"), Flows: uint32(publishers), StreamBase: uint32(i * publishers), Part: i})
-	}
-	s.plan.Streams = subscribers * publishers
-	for i := range publishers {
-		s.sender(o, s.client(drive.Client{Part: i}), subscribers, fmt.Sprintf("hb/%s/out/%d", s.id, i), "")
-	}
-	return s
-}
-
-// fanin is many publishers → few subscribers, each of which gets everything.
-func fanin(o *Options, publishers, subscribers int) *scenario {
-	s := o.build("fanin", "delivery", 8, 0)
-	s.title = fmt.Sprintf("fan-in %d → %d, QoS %d, %s", publishers, subscribers, o.QoS, o.pressure())
-	s.params = map[string]any{"publishers": publishers, "subscribers": subscribers}
-	for i := range subscribers {
-		s.client(drive.Client{Subs: o.sub("hb/" + s.id + "/in/+"), Flows: uint32(publishers), StreamBase: uint32(i * publishers), Part: i})
-	}
-	s.plan.Streams = subscribers * publishers
-	for i := range publishers {
-		s.sender(o, s.client(drive.Client{Part: i}), subscribers, fmt.Sprintf("hb/%s/in/%d", s.id, i), "")
-	}
-	return s
-}
-
-// pairs is n publishers, each with a subscriber of its own.
-func pairs(o *Options, n int) *scenario {
-	s := o.build("pairs", "delivery", 1, 1)
-	s.title = fmt.Sprintf("pairs %d → %d, QoS %d, %s", n, n, o.QoS, o.pressure())
-	s.params = map[string]any{"pairs": n}
-	s.plan.Streams = n
-	for i := range n {
-		topic := fmt.Sprintf("hb/%s/pair/%d", s.id, i)
-		s.client(drive.Client{Subs: o.sub(topic), FlowBase: uint32(i), Flows: 1, StreamBase: uint32(i), Part: i})
-		s.sender(o, s.client(drive.Client{Part: i}), 1, topic, "")
-	}
-	return s
-}
-
-// request is n requesters, each with a responder of its own.
-func request(o *Options, n int) *scenario {
-	s := o.build("request", "round trip", 1, 1)
-	s.title = fmt.Sprintf("request/reply, pairs: %d, QoS %d, %s", n, o.QoS, o.pressure())
-	s.params = map[string]any{"pairs": n}
-	s.plan.Streams = 2 * n
-	for i := range n {
-		topic, reply := fmt.Sprintf("hb/%s/ask/%d", s.id, i), fmt.Sprintf("hb/%s/reply/%d", s.id, i)
-		s.client(drive.Client{Subs: o.sub(topic), FlowBase: uint32(i), Flows: 1, StreamBase: uint32(n + i), Part: i, Echo: true})
-		c := s.client(drive.Client{Subs: o.sub(reply), FlowBase: uint32(i), Flows: 1, StreamBase: uint32(i), Part: i})
-		s.sender(o, c, 1, topic, reply)
-	}
-	return s
 }
 
 // pressure names the load in a title.

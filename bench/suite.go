@@ -2,6 +2,7 @@ package bench
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"math"
@@ -17,6 +18,9 @@ type Suite struct {
 	Floor   *FloorResult `json:"floor,omitempty"`
 	Peers   []string     `json:"peers"` // the first is what the others are compared with
 	Cases   []Case       `json:"cases"`
+	Sweeps  []Sweep      `json:"sweeps,omitempty"`
+
+	Elsewhere *Elsewhere `json:"elsewhere,omitempty"`
 }
 
 // Case is one scenario with one setting.
@@ -31,27 +35,53 @@ type Case struct {
 type suiteCase struct {
 	name string
 	args []string
+	each time.Duration // what a run takes beside its warm-up and duration
 }
 
-// suiteCases are the cases of a full comparison. A replay may pause for long, so
-// it is waited for longer than live messages are.
-func suiteCases() []suiteCase {
+// durableCases are the cases of brokers that keep everything on disk, synced
+// before each acknowledgement.
+func durableCases() []suiteCase {
 	return []suiteCase{
-		{"fanout-bursts", []string{"fanout", "--burst=8"}},
-		{"fanout-single", []string{"fanout", "--burst=1"}},
-		{"fanout-qos1", []string{"fanout", "--burst=8", "--qos=1"}},
-		{"fanin", []string{"fanin", "--burst=8"}},
-		{"fanin-qos1", []string{"fanin", "--burst=8", "--qos=1"}},
-		{"pairs-1", []string{"pairs", "--window=1"}},
-		{"pairs-16", []string{"pairs", "--window=16"}},
-		{"pairs-qos1", []string{"pairs", "--window=8", "--qos=1"}},
-		{"request", []string{"request"}},
-		{"request-1", []string{"request", "--pairs=1"}},
-		{"wildcard", []string{"wildcard"}},
-		{"retained", []string{"retained", "--drain=10s"}},
-		{"connect", []string{"connect"}},
-		{"idle", []string{"idle", "--steps=2000,6000,10000,14000,18000"}},
+		{"durable-offline", []string{"durable-offline", "--stall=20s", "--drain=10s"}, 3 * time.Second},
+		{"durable-online", []string{"durable-online", "--stall=20s", "--drain=10s"}, 3 * time.Second},
 	}
+}
+
+// suiteCases are the cases of a full comparison. A broker that loses messages
+// waits for them at the end, and a replay may pause for long. Those with a rate
+// are there for their latency: in a closed loop the faster broker has more to do.
+func suiteCases() []suiteCase {
+	const usual = 900 * time.Millisecond
+	return []suiteCase{
+		{"fanout-bursts", []string{"fanout", "--burst=8"}, usual},
+		{"fanout-single", []string{"fanout", "--burst=1"}, usual},
+		{"fanout-qos1", []string{"fanout", "--burst=8", "--qos=1"}, usual},
+		{"fanout-rate", []string{"fanout", "--burst=1", "--rate=20"}, usual},
+		{"fanin", []string{"fanin", "--burst=8"}, 1500 * time.Millisecond},
+		{"fanin-qos1", []string{"fanin", "--burst=8", "--qos=1"}, 1500 * time.Millisecond},
+		{"fanin-rate", []string{"fanin", "--burst=1", "--rate=20000"}, usual},
+		{"pairs-1", []string{"pairs", "--window=1"}, usual},
+		{"pairs-16", []string{"pairs", "--window=16"}, usual},
+		{"pairs-qos1", []string{"pairs", "--window=8", "--qos=1"}, 1500 * time.Millisecond},
+		{"pairs-rate", []string{"pairs", "--rate=10000"}, usual},
+		{"request", []string{"request"}, usual},
+		{"request-1", []string{"request", "--pairs=1"}, usual},
+		{"wildcard", []string{"wildcard"}, 2 * time.Second},
+		{"shared", []string{"shared"}, 2 * time.Second},
+		{"mixed", []string{"mixed"}, usual},
+		{"retained", []string{"retained", "--repeat=1", "--drain=3s"}, 8 * time.Second},
+		{"connect", []string{"connect"}, 2 * time.Second},
+		{"idle", []string{"idle", "--steps=2000,10000,18000", "--settle=1s"}, 8 * time.Second},
+	}
+}
+
+// timed tells whether the case is measured for a duration that is given.
+func (s *suiteCase) timed() bool {
+	switch s.args[0] {
+	case "connect", "idle", "retained":
+		return false
+	}
+	return true
 }
 
 // spreadOf is a metric over the runs of one peer.
@@ -69,19 +99,30 @@ func over(runs []Result, metric func(*Result) float64) (s spreadOf, ok bool) {
 	if len(v) == 0 {
 		return s, false
 	}
-	slices.Sort(v)
+	return spreadOver(v), true
+}
+
+// spreadOver is that of v, which is not empty.
+func spreadOver(v []float64) (s spreadOf) {
+	v = slices.Sorted(slices.Values(v))
 	s.min, s.max = v[0], v[len(v)-1]
 	s.median = v[len(v)/2]
 	if len(v)%2 == 0 {
 		s.median = (v[len(v)/2-1] + v[len(v)/2]) / 2
 	}
-	return s, true
+	return s
 }
 
 // The metrics of a report.
 func cpuOf(r *Result) float64  { return positive(r.CPUPerUnit) }
 func rateOf(r *Result) float64 { return positive(r.Rate) }
 func rssOf(r *Result) float64  { return positive(r.RSSPerUnit) }
+func waitedOf(r *Result) float64 {
+	if r.Waited == 0 || r.Measured == 0 {
+		return math.NaN()
+	}
+	return 100 * r.Waited / r.Measured
+}
 func p50Of(r *Result) float64 {
 	if l := r.main(); l != nil {
 		return l.P50
@@ -126,29 +167,49 @@ func load(paths []string) (*Suite, error) {
 		if err != nil {
 			return nil, err
 		}
-		var probe struct {
-			Scenario string `json:"scenario"`
-		}
-		if err := json.Unmarshal(b, &probe); err != nil {
+		s, err := decode(b)
+		if err != nil {
 			return nil, fmt.Errorf("%s: %w", path, err)
 		}
-		if probe.Scenario == "" {
-			var s Suite
-			if err := json.Unmarshal(b, &s); err != nil {
-				return nil, fmt.Errorf("%s: %w", path, err)
-			}
-			all.join(&s)
-			continue
-		}
-		var r Result
-		if err := json.Unmarshal(b, &r); err != nil {
-			return nil, fmt.Errorf("%s: %w", path, err)
-		}
-		all.join(&Suite{Started: r.Started, Peers: []string{r.Broker}, Cases: []Case{{
-			Name: r.Scenario, Title: r.Title, Unit: r.Unit, Runs: map[string][]Result{r.Broker: {r}},
-		}}})
+		all.join(s)
+	}
+	if len(all.Peers) == 0 {
+		return nil, errors.New("nothing to report: no file has results of a scenario or of peers")
 	}
 	return all, nil
+}
+
+// decode makes a suite of what peers, a scenario or floor has written.
+func decode(b []byte) (*Suite, error) {
+	var is struct {
+		Peers    []string `json:"peers"`
+		Scenario string   `json:"scenario"`
+		Single   float64  `json:"single_us"`
+	}
+	if err := json.Unmarshal(b, &is); err != nil {
+		return nil, err
+	}
+	switch {
+	case len(is.Peers) > 0:
+		s := new(Suite)
+		return s, json.Unmarshal(b, s)
+	case is.Scenario != "":
+		var r Result
+		if err := json.Unmarshal(b, &r); err != nil {
+			return nil, err
+		}
+		s := &Suite{Started: r.Started, Machine: r.Machine, Peers: []string{r.Broker}, Cases: []Case{{
+			Name: r.Scenario, Title: r.Title, Unit: r.Unit, Runs: map[string][]Result{r.Broker: {r}},
+		}}}
+		if r.Floor > 0 {
+			s.Floor = &FloorResult{Single: r.Floor}
+		}
+		return s, nil
+	case is.Single > 0:
+		s := &Suite{Floor: new(FloorResult)}
+		return s, json.Unmarshal(b, s.Floor)
+	}
+	return nil, errors.New("neither the result of a scenario nor of peers nor of floor")
 }
 
 // join adds o to s.
@@ -166,6 +227,10 @@ func (s *Suite) join(o *Suite) {
 		if !slices.Contains(s.Peers, p) {
 			s.Peers = append(s.Peers, p)
 		}
+	}
+	s.Sweeps = append(s.Sweeps, o.Sweeps...)
+	if s.Elsewhere == nil {
+		s.Elsewhere = o.Elsewhere
 	}
 	for _, c := range o.Cases {
 		i := slices.IndexFunc(s.Cases, func(d Case) bool { return d.Title == c.Title })

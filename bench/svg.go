@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"html"
 	"math"
+	"strconv"
 	"strings"
 )
 
@@ -23,7 +24,10 @@ text{fill:#e6edf3}.dim{fill:#8d96a0}.axis{stroke:#8d96a0}.grid{stroke:#30363d}.r
 `
 
 // colors is how many colours style has; further series repeat them.
-const colors = 6
+const (
+	colors = 6
+	grey   = 5 // for what is no broker
+)
 
 // canvas collects the elements of a plot.
 type canvas struct{ strings.Builder }
@@ -118,7 +122,7 @@ func (b *barChart) svg() string {
 type lineChart struct {
 	title, x    string
 	lines       []chartLine
-	logY        bool
+	logX, logY  bool
 	percentiles bool // x is a percentile, spread out towards 100
 }
 
@@ -147,7 +151,7 @@ func (l *lineChart) svg() string {
 		}
 	}
 	yTicks := l.ticksY(&lo, &hi)
-	if !l.percentiles {
+	if !l.percentiles && !l.logX {
 		minX = 0
 	}
 	px := func(x float64) float64 { return left + (width-left-right)*(l.along(x)-minX)/math.Max(maxX-minX, 1e-9) }
@@ -164,7 +168,7 @@ func (l *lineChart) svg() string {
 	}
 	for _, t := range l.ticksX(minX, maxX) {
 		c.line(px(t), height-bottom, px(t), height-bottom+4, "axis")
-		c.text(px(t), height-bottom+18, "dim", "middle", short(t))
+		c.text(px(t), height-bottom+18, "dim", "middle", l.mark(t))
 	}
 	c.line(left, height-bottom, width-right, height-bottom, "axis")
 	c.text((left+width-right)/2, height-8, "dim", "middle", l.x)
@@ -184,18 +188,38 @@ func (l *lineChart) svg() string {
 // along is the place of x on the axis. 100 % has a place too, one step after
 // 99.99 %.
 func (l *lineChart) along(x float64) float64 {
-	if !l.percentiles {
+	switch {
+	case l.logX:
+		return math.Log10(x)
+	case !l.percentiles:
 		return x
 	}
 	return -math.Log10(1 - math.Min(x, 99.999)/100)
 }
 
+// mark is the text at x on the axis.
+func (l *lineChart) mark(x float64) string {
+	if !l.percentiles {
+		return short(x)
+	}
+	if x >= 100 {
+		return "max"
+	}
+	return strconv.FormatFloat(x, 'g', -1, 64) // 99.99 is not 100
+}
+
 func (l *lineChart) ticksX(minX, maxX float64) (t []float64) {
 	if l.percentiles {
-		for _, p := range []float64{10, 50, 90, 99, 99.9, 99.99} {
+		for _, p := range []float64{10, 50, 90, 99, 99.9, 99.99, 100} {
 			if l.along(p) >= minX && l.along(p) <= maxX {
 				t = append(t, p)
 			}
+		}
+		return t
+	}
+	if l.logX {
+		for p := math.Ceil(minX); p <= maxX*1.0001; p++ {
+			t = append(t, math.Pow(10, p))
 		}
 		return t
 	}

@@ -24,8 +24,13 @@ func TestEncode_BytesAreThoseOfTheSpecification(t *testing.T) {
 	}{
 		{"connect 3.1.1", AppendConnect(nil, &Connect{Version: V311, ClientID: "ab", KeepAlive: 60}), "10 0e 0004 4d515454 04 02 003c 0002 6162"},
 		{
-			"connect 5", AppendConnect(nil, &Connect{Version: V5, ClientID: "a", Username: "u", Password: "p", ReceiveMaximum: 16}),
-			"10 17 0004 4d515454 05 c2 0000 03 210010 0001 61 0001 75 0001 70",
+			"connect 5", AppendConnect(nil, &Connect{Version: V5, ClientID: "a", Username: "u", Password: "p"}),
+			"10 14 0004 4d515454 05 c2 0000 00 0001 61 0001 75 0001 70",
+		},
+		{"durable 3.1.1", AppendConnect(nil, &Connect{Version: V311, ClientID: "ab", Durable: true}), "10 0e 0004 4d515454 04 00 0000 0002 6162"},
+		{
+			"durable 5", AppendConnect(nil, &Connect{Version: V5, ClientID: "a", Durable: true}),
+			"10 13 0004 4d515454 05 00 0000 05 1100015180 0001 61",
 		},
 		{"subscribe 3.1.1", AppendSubscribe(nil, V311, 10, []Subscription{{"a/b", 1}, {"#", 2}}), "82 0c 000a 0003 612f62 01 0001 23 02"},
 		{"subscribe 5", AppendSubscribe(nil, V5, 10, []Subscription{{"a", 0}}), "82 07 000a 00 0001 61 00"},
@@ -292,5 +297,13 @@ func TestHotPath_AllocatesNothing(t *testing.T) {
 		}
 	}); n != 0 {
 		t.Errorf("%v allocations", n)
+	}
+}
+
+func TestRefusal_SaysWhatAUserCanMend(t *testing.T) {
+	for code, want := range map[byte]string{1: "version", 0x84: "version", 5: "authorized", 0x87: "authorized", 0x80: ""} {
+		if got := Refusal(code); !strings.Contains(got, want) || want == "" && got != "" {
+			t.Errorf("0x%02x: %q", code, got)
+		}
 	}
 }

@@ -164,6 +164,7 @@ func (p Packet) Connack(v Version) (c Connack, err error) {
 }
 
 const (
+	propSessionExpiry   byte = 17
 	propServerKeepAlive byte = 19
 	propReceiveMaximum  byte = 33
 )
@@ -214,4 +215,29 @@ func propertySize(id byte, b []byte) (int, error) {
 		return 0, Error(fmt.Sprintf("bad property %d", id))
 	}
 	return n, nil
+}
+
+// Refusal says in words, after a comma, what a CONNACK's code means, where a user
+// of the generator can do something about it. The codes of 3.1.1 and 5 differ, and
+// a broker that does not speak 5 may answer with one of 3.1.1.
+func Refusal(code byte) string {
+	switch code {
+	case 0x01, 0x84:
+		return ", this version of MQTT"
+	case 0x02, 0x85:
+		return ", the client identifier"
+	case 0x03, 0x88:
+		return ", server unavailable"
+	case 0x04, 0x86:
+		return ", user name or password"
+	case 0x05, 0x87:
+		return ", not authorized"
+	case 0x89:
+		return ", server busy"
+	case 0x97:
+		return ", quota exceeded"
+	case 0x9f:
+		return ", connection rate exceeded"
+	}
+	return ""
 }

@@ -31,15 +31,20 @@ const (
 )
 
 // Connect holds what the generator puts into a CONNECT packet. It asks for a
-// clean session always, since a run must not see an older run's messages.
+// clean session unless it is to be a durable one, since a run must not see an
+// older run's messages.
 type Connect struct {
-	Version        Version
-	ClientID       string
-	Username       string // absent if empty
-	Password       string // absent if empty
-	KeepAlive      uint16 // seconds; 0 turns keep alive off
-	ReceiveMaximum uint16 // MQTT 5 only; absent if 0
+	Version   Version
+	ClientID  string
+	Username  string // absent if empty
+	Password  string // absent if empty
+	KeepAlive uint16 // seconds; 0 turns keep alive off
+	Durable   bool   // the session outlives the connection; in MQTT 5 for durableExpiry
 }
+
+// durableExpiry is how long a durable session of MQTT 5 lives on, in seconds:
+// longer than any run.
+const durableExpiry = 24 * 60 * 60
 
 // Subscription is one filter of a SUBSCRIBE packet.
 type Subscription struct {
@@ -50,14 +55,17 @@ type Subscription struct {
 // AppendConnect appends a CONNECT packet to dst.
 func AppendConnect(dst []byte, c *Connect) []byte {
 	props := 0
-	if c.ReceiveMaximum > 0 {
-		props = 3
+	if c.Durable {
+		props = 5
 	}
 	n := 10 + 2 + len(c.ClientID)
 	if c.Version == V5 {
 		n += 1 + props
 	}
 	flags := byte(0x02)
+	if c.Durable {
+		flags = 0
+	}
 	if c.Username != "" {
 		flags |= 0x80
 		n += 2 + len(c.Username)
@@ -71,8 +79,8 @@ func AppendConnect(dst []byte, c *Connect) []byte {
 	dst = binary.BigEndian.AppendUint16(dst, c.KeepAlive)
 	if c.Version == V5 {
 		dst = append(dst, byte(props))
-		if props > 0 {
-			dst = binary.BigEndian.AppendUint16(append(dst, propReceiveMaximum), c.ReceiveMaximum)
+		if c.Durable {
+			dst = binary.BigEndian.AppendUint32(append(dst, propSessionExpiry), durableExpiry)
 		}
 	}
 	dst = appendString(dst, c.ClientID)

@@ -28,8 +28,9 @@ type crooked struct {
 	forward func(to *seat, m codec.Publish, send func())
 	delay   func(m codec.Publish) // called before anything is done with a message
 
-	tls    *tls.Config
-	pinged func()
+	tls     *tls.Config
+	pinged  func()
+	greeted func() // called before a CONNECT is answered
 
 	mu    sync.Mutex
 	seats []*seat
@@ -82,14 +83,19 @@ func newCrooked(t *testing.T, set func(*crooked)) *crooked {
 	}()
 	t.Cleanup(func() {
 		l.Close()
-		b.mu.Lock()
-		for _, c := range b.rooms {
-			c.Close()
-		}
-		b.mu.Unlock()
+		b.hangUp()
 		b.wg.Wait()
 	})
 	return b
+}
+
+// hangUp breaks every connection.
+func (b *crooked) hangUp() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, c := range b.rooms {
+		c.Close()
+	}
 }
 
 func (b *crooked) target(ws bool) Target {
@@ -205,6 +211,9 @@ func (b *crooked) packet(s *seat, p codec.Packet) {
 	case codec.CONNECT:
 		n := int(binary.BigEndian.Uint16(p.Body[10:]))
 		s.id = string(p.Body[12 : 12+n])
+		if b.greeted != nil {
+			b.greeted()
+		}
 		s.write([]byte{0x20, 2, 0, 0})
 	case codec.SUBSCRIBE:
 		body := p.Body[2:]
@@ -272,19 +281,13 @@ func (b *crooked) publish(m codec.Publish) {
 // runPlan runs plan against its target for d.
 func runPlan(t *testing.T, plan *Plan, d time.Duration) (*Outcome, Latency) {
 	t.Helper()
-	plan.EnsureDefaults()
-	if err := plan.Validate(); err != nil {
-		t.Fatal(err)
-	}
-	l, err := New(plan, NewClock(), NewShared(plan, 1, nil), 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	ctx := context.Background()
-	if err := l.Connect(ctx, 0, len(plan.Clients)); err != nil {
-		t.Fatal(err)
-	}
+	return runPlanUntil(t.Context(), t, plan, d)
+}
+
+// runPlanUntil is that, or until ctx ends.
+func runPlanUntil(ctx context.Context, t *testing.T, plan *Plan, d time.Duration) (*Outcome, Latency) {
+	t.Helper()
+	l := connectPlan(t, plan)
 	now := l.clock.Now()
 	if err := l.Drive(ctx, Schedule{Start: now, Measure: now, End: now + int64(d)}); err != nil {
 		t.Fatal(err)
@@ -298,3 +301,21 @@ func runPlan(t *testing.T, plan *Plan, d time.Duration) (*Outcome, Latency) {
 
 // Latency is a histogram's summary in ns.
 type Latency struct{ count, p50, p99, max int64 }
+
+// connectPlan is a loop whose clients are connected.
+func connectPlan(t *testing.T, plan *Plan) *Loop {
+	t.Helper()
+	plan.EnsureDefaults()
+	if err := plan.Validate(); err != nil {
+		t.Fatal(err)
+	}
+	l, err := New(plan, NewClock(), NewShared(plan, 1, nil), 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(l.Close)
+	if err := l.Connect(t.Context(), 0, len(plan.Clients)); err != nil {
+		t.Fatal(err)
+	}
+	return l
+}

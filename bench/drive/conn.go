@@ -42,9 +42,11 @@ type conn struct {
 	quota    int // the broker's Receive Maximum
 	subacks  int // SUBACKs still to come
 
-	started  int64 // when dial was called
+	started  int64 // when it was due to be dialled
 	lastSend int64
 	keep     int64 // ns of silence that the broker allows; 0 is any
+
+	stamps []int64 // Plan.Acks: when what is not acknowledged was sent, in order
 }
 
 // maxSend is how much unsent output a connection may hold before its sender
@@ -260,14 +262,33 @@ func (l *Loop) acked(c *conn, kind byte, id uint16, reason byte) error {
 	}
 	c.inflight[word] &^= bit
 	c.unacked--
+	if l.plan.Acks && reason < 0x80 {
+		l.accepted(c)
+	}
 	if reason >= 0x80 {
 		l.count.refused++
 	}
 	if c.sender >= 0 {
-		l.senders[c.sender].progress = l.now
-		l.wake(&l.senders[c.sender])
+		s := &l.senders[c.sender]
+		s.progress, s.forgiven = l.now, min(s.forgiven, c.unacked)
+		l.wake(s)
 	}
 	return nil
+}
+
+// accepted accounts for a message that the broker has acknowledged, where that
+// is what counts. Acknowledgements come in the order of sending.
+func (l *Loop) accepted(c *conn) {
+	l.count.received++
+	l.count.delivered++
+	if len(c.stamps) == 0 {
+		return
+	}
+	at := c.stamps[0]
+	c.stamps = c.stamps[:copy(c.stamps, c.stamps[1:])]
+	if at >= l.measure && at < l.end {
+		l.latency.record(l.now - at)
+	}
 }
 
 // takeID reserves a free packet id. The caller has seen that unacked is below

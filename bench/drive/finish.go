@@ -10,6 +10,11 @@ func (l *Loop) Finish() (*Outcome, error) {
 		Disordered: n.disordered, Strange: n.strange, Refused: n.refused, StrayAcks: n.strayAcks, Stalls: n.stalls,
 		Connected: n.connected, Failed: n.failed, Disconnects: n.disconnects, Unsent: n.unsent, Lost: l.lost(),
 	}
+	for i := range l.senders {
+		if c := l.senders[i].conn; c != nil && (o.Quota == 0 || c.quota < o.Quota) {
+			o.Quota = c.quota
+		}
+	}
 	var err error
 	if o.Latency, err = l.latency.Encode(hdrVersion); err != nil {
 		return nil, err

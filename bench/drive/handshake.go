@@ -1,10 +1,12 @@
 package drive
 
 import (
+	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"time"
 
 	"hashplus/bench/codec"
@@ -12,10 +14,70 @@ import (
 
 var errEnd = errors.New("broker closed the connection")
 
-// dial starts the connection of client i.
-func (l *Loop) dial(i int) {
+// Connect opens the clients from ≤ i < to, as far as they belong to this loop,
+// and waits until each of them is ready or has failed. It fails only if ctx
+// ends, nothing could connect, or the broker takes fewer messages than leave in
+// one burst.
+func (l *Loop) Connect(ctx context.Context, from, to int) error {
+	first, _ := slices.BinarySearch(l.mine, from)
+	last, _ := slices.BinarySearch(l.mine, to)
+	mine := l.mine[first:last]
+	asked := len(mine) > 0
+	begin := l.clock.Now()
+	for len(mine) > 0 || l.pending > 0 {
+		wait := 100 * time.Millisecond
+		for len(mine) > 0 && l.pending < l.plan.Connecting {
+			at := l.clock.Now()
+			if l.plan.DialRate > 0 {
+				due := begin + int64(float64(mine[0]-from)/l.plan.DialRate*1e9)
+				if due > at {
+					wait = min(wait, time.Duration(due-at))
+					break
+				}
+				// A broker that is late keeps others from being dialled, and that
+				// must show in their latency.
+				at = due
+			}
+			l.dial(mine[0], at)
+			mine = mine[1:]
+		}
+		if err := l.tick(wait); err != nil {
+			return err
+		}
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+	}
+	if l.count.ready == 0 && asked {
+		return fmt.Errorf("no client could connect: %s", l.firstError())
+	}
+	return l.appoint()
+}
+
+func (l *Loop) firstError() string {
+	for e := range l.errors {
+		return e
+	}
+	return "no reason given"
+}
+
+// appoint gives each sender its connection. A burst above the broker's Receive
+// Maximum could never leave.
+func (l *Loop) appoint() error {
+	for i := range l.senders {
+		s := &l.senders[i]
+		s.conn = l.conns[s.Client]
+		if s.conn != nil && s.QoS > 0 && s.Burst > s.conn.quota {
+			return fmt.Errorf("a burst is %d messages, and the broker's Receive Maximum %d", s.Burst, s.conn.quota)
+		}
+	}
+	return nil
+}
+
+// dial starts the connection of client i, which was due at the time given.
+func (l *Loop) dial(i int, due int64) {
 	c := &conn{client: &l.plan.Clients[i], token: int32(i), fd: -1, sender: l.senderOf[i], mask: uint32(i)*2654435761 | 1, quota: 65535}
-	c.started = l.clock.Now()
+	c.started = due
 	l.conns[i] = c
 	l.pending++
 	if l.target.TLS != nil {
@@ -69,7 +131,7 @@ func (l *Loop) greet(c *conn) {
 	l.scratch = codec.AppendConnect(l.scratch[:0], &codec.Connect{
 		Version: l.target.Version, ClientID: c.client.ID,
 		Username: l.target.Username, Password: l.target.Password,
-		KeepAlive: l.target.KeepAlive, ReceiveMaximum: 0,
+		KeepAlive: l.target.KeepAlive, Durable: c.client.Durable,
 	})
 	l.send(c, l.scratch)
 }
@@ -83,7 +145,7 @@ func (l *Loop) advance(c *conn, p codec.Packet) error {
 			return err
 		}
 		if a.Code != 0 {
-			return fmt.Errorf("broker refused the connection with 0x%02x", a.Code)
+			return fmt.Errorf("broker refused the connection with 0x%02x%s", a.Code, codec.Refusal(a.Code))
 		}
 		c.quota = int(a.ReceiveMaximum)
 		c.keep = int64(l.target.KeepAlive) * int64(time.Second)
@@ -137,6 +199,24 @@ func (l *Loop) becomeReady(c *conn) {
 	c.phase = ready
 	l.pending--
 	l.count.ready++
+	if c.sender >= 0 {
+		l.count.publishing++
+	}
+	if c.client.Leaves {
+		l.leave(c)
+	}
+}
+
+// leave ends c in order. It is no loss.
+func (l *Loop) leave(c *conn) {
+	l.scratch = codec.AppendEmpty(l.scratch[:0], codec.DISCONNECT)
+	l.send(c, l.scratch)
+	if l.flush(c); c.phase == closed {
+		return
+	}
+	l.count.ready--
+	c.phase = closed
+	shut(c.fd, false)
 }
 
 // drop closes c and notes why. A connection that was ready counts as lost, one
@@ -148,6 +228,9 @@ func (l *Loop) drop(c *conn, why error) {
 	if c.phase == ready {
 		l.count.ready--
 		l.count.disconnects++
+		if c.sender >= 0 {
+			l.count.publishing--
+		}
 	} else {
 		l.pending--
 		l.count.failed++

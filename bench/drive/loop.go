@@ -1,12 +1,9 @@
 package drive
 
 import (
-	"context"
 	"crypto/rand"
 	"encoding/base64"
-	"errors"
 	"fmt"
-	"slices"
 	"time"
 
 	"hashplus/bench/codec"
@@ -26,6 +23,7 @@ type Loop struct {
 	senderOf []int32
 	upgrade  []byte // the WebSocket request; one key serves all connections
 	accept   string
+	abroad   bool // senders here wait for what other processes receive
 
 	// Owned by the goroutine.
 	conns    []*conn
@@ -61,17 +59,6 @@ type Loop struct {
 
 // shakePeek is how often a loop looks for ended TLS handshakes.
 const shakePeek = 500 * time.Microsecond
-
-// peek is how often a loop looks for what other processes received.
-const peek = 200 * time.Microsecond
-
-// Schedule is when a run's parts begin, in the clock's time.
-type Schedule struct {
-	Start   int64 `json:"start"`   // publishing, warm-up first
-	Measure int64 `json:"measure"` // counting latency
-	End     int64 `json:"end"`     // nothing is published from here on
-	Stall   bool  `json:"stall"`   // whether clients that are to stall do so at Measure
-}
 
 // New prepares a loop for the clients of plan, which must be valid, that belong
 // to process part. Call Close after it.
@@ -111,6 +98,7 @@ func New(plan *Plan, clock Clock, shared *Shared, part int) (*Loop, error) {
 		l.senders[i] = sender{Sender: &plan.Senders[i], index: int64(i), elsewhere: make([]int64, len(shared.Arrived))}
 		l.senderOf[plan.Senders[i].Client] = int32(i)
 	}
+	l.abroad = plan.OpenRate == 0 && plan.crosses(part)
 	var nonce [16]byte
 	rand.Read(nonce[:])
 	key := base64.StdEncoding.EncodeToString(nonce[:])
@@ -137,162 +125,8 @@ func (l *Loop) Close() {
 	l.sys.close()
 }
 
-// Connect opens the clients from ≤ i < to, as far as they belong to this loop,
-// and waits until each of them is ready or has failed. It fails only if ctx
-// ends or nothing could connect.
-func (l *Loop) Connect(ctx context.Context, from, to int) error {
-	first, _ := slices.BinarySearch(l.mine, from)
-	last, _ := slices.BinarySearch(l.mine, to)
-	mine := l.mine[first:last]
-	asked := len(mine) > 0
-	for len(mine) > 0 || l.pending > 0 {
-		for len(mine) > 0 && l.pending < l.plan.Connecting {
-			l.dial(mine[0])
-			mine = mine[1:]
-		}
-		if err := l.tick(100 * time.Millisecond); err != nil {
-			return err
-		}
-		if ctx.Err() != nil {
-			return context.Cause(ctx)
-		}
-	}
-	for i := range l.senders {
-		l.senders[i].conn = l.conns[l.senders[i].Client]
-	}
-	if l.count.ready == 0 && asked {
-		return fmt.Errorf("no client could connect: %s", l.firstError())
-	}
-	return nil
-}
-
-func (l *Loop) firstError() string {
-	for e := range l.errors {
-		return e
-	}
-	return "no reason given"
-}
-
 // Step keeps the connections alive for about d, without publishing.
 func (l *Loop) Step(d time.Duration) error { return l.tick(d) }
-
-// Drive publishes by s, then waits for what is still out. It ends early, and
-// still accounts for everything, when ctx ends. It may be called again: latency
-// then starts afresh, the tally goes on.
-func (l *Loop) Drive(ctx context.Context, s Schedule) error {
-	l.start, l.measure, l.end = s.Start, s.Measure, s.End
-	l.due = 0
-	l.latency.Reset()
-	for i := range l.senders {
-		l.senders[i].bursts, l.senders[i].owed = 0, 0
-	}
-	if l.plan.OpenRate > 0 {
-		if len(l.senders) == 0 {
-			return errors.New("an open loop without senders")
-		}
-		l.interval = 1e9 / l.plan.OpenRate * float64(l.senders[0].Burst)
-	}
-	for l.now < l.end && ctx.Err() == nil {
-		wait := min(10*time.Millisecond, time.Duration(l.end-l.now))
-		if len(l.shared.Arrived) > 1 {
-			wait = min(wait, peek)
-		}
-		if l.now >= l.start {
-			if !l.sending {
-				l.sending = true
-				for i := range l.senders {
-					l.senders[i].progress = l.now
-					l.wake(&l.senders[i])
-				}
-				l.settle()
-			}
-			if s.Stall && l.now >= l.measure {
-				s.Stall = false
-				l.stallClients()
-			}
-			if l.allSent() {
-				break
-			}
-			if l.interval > 0 {
-				wait = min(wait, time.Duration(l.schedule(l.now)-l.now))
-				l.settle()
-			}
-		} else {
-			wait = min(wait, time.Duration(l.start-l.now))
-		}
-		if err := l.tick(wait); err != nil {
-			return err
-		}
-	}
-	l.leftovers(ctx)
-	l.sending = false
-	return l.drain(ctx)
-}
-
-// leftovers sends what an open loop owes: what was due before the end but found
-// the loop late, or the connection full. What still cannot leave counts as unsent.
-func (l *Loop) leftovers(ctx context.Context) {
-	if l.interval == 0 || ctx.Err() != nil {
-		return
-	}
-	l.schedule(l.end - 1)
-	l.settle()
-	for i := range l.senders {
-		if s := &l.senders[i]; s.conn != nil {
-			l.count.unsent += uint64(s.owed * s.Burst)
-		}
-	}
-}
-
-// allSent tells whether every sender is one that stops, and has.
-func (l *Loop) allSent() bool {
-	for i := range l.senders {
-		if s := &l.senders[i]; !s.Once || s.conn != nil && s.conn.phase == ready && s.sent < uint64(s.Flows) {
-			return false
-		}
-	}
-	return len(l.senders) > 0
-}
-
-// drain waits until all is delivered and acknowledged, or nothing more comes.
-func (l *Loop) drain(ctx context.Context) error {
-	last, quiet := l.count.received, l.now
-	for ctx.Err() == nil {
-		if l.shared.Total(Delivered) >= l.shared.Total(Expected) && !l.unacked() {
-			return nil
-		}
-		if l.count.received != last {
-			last, quiet = l.count.received, l.now
-		}
-		if l.now-quiet > int64(l.plan.Drain) {
-			return nil
-		}
-		if err := l.tick(5 * time.Millisecond); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func (l *Loop) unacked() bool {
-	for i := range l.senders {
-		if c := l.senders[i].conn; c != nil && c.phase == ready && c.unacked > 0 {
-			return true
-		}
-	}
-	return false
-}
-
-// stallClients makes the clients that are to stall deaf.
-func (l *Loop) stallClients() {
-	for _, c := range l.conns {
-		if c != nil && c.client.Stall && c.phase == ready {
-			c.deaf = true
-			// It cannot fail for a descriptor that is being watched.
-			_ = l.sys.unwatch(c.fd)
-		}
-	}
-}
 
 // tick waits for at most d, handles what happened, and writes what it caused.
 func (l *Loop) tick(d time.Duration) error {
@@ -306,7 +140,7 @@ func (l *Loop) tick(d time.Duration) error {
 		return fmt.Errorf("wait: %w", err)
 	}
 	l.now = l.clock.Now()
-	if len(l.shared.Arrived) > 1 {
+	if l.abroad {
 		l.collect()
 	}
 	for _, e := range l.ready {
@@ -383,5 +217,5 @@ func (l *Loop) publishCounters() {
 	c[Ready].Store(l.count.ready)
 	c[Failed].Store(l.count.failed)
 	c[Stalls].Store(l.count.stalls)
-	c[Lost].Store(l.count.disconnects)
+	c[Publishing].Store(l.count.publishing)
 }

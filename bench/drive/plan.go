@@ -35,11 +35,16 @@ type Plan struct {
 	Streams int // how many streams the clients' StreamBase and Flows span
 	Orders  int // the same for OrderBase; 0 if no stream is shared
 
+	// Acks makes the broker's acknowledgement of a message its delivery, in
+	// counters and latency. For messages that nobody receives yet.
+	Acks bool
+
 	Payload int // bytes, at least HeaderSize
 	Retain  bool
 
 	Connecting int     // connection attempts at a time, default 64
 	SourceSize int     // connections per source address, default 20,000
+	DialRate   float64 // connection attempts per second of all processes; 0 is as fast as Connecting allows
 	OpenRate   float64 // messages per second of all senders; 0 is closed loop
 
 	Warmup   time.Duration
@@ -65,6 +70,9 @@ type Client struct {
 	Shared    bool
 	OrderBase uint32
 
+	Durable bool // its session outlives the connection
+	Leaves  bool // disconnects as soon as it has its subscriptions
+
 	Part  int  // which of the run's processes it belongs to
 	Echo  bool // answers each message on its flow's Reply topic; not a delivery
 	Stall bool // stops reading when told to; its losses do not count
@@ -87,6 +95,24 @@ type Sender struct {
 	Burst           int  // messages that leave in one write
 	Window          int  // closed loop: messages out, at most; at least Burst
 	Once            bool // stops after one message of each flow
+}
+
+// crosses tells whether clients of other processes get what senders of part publish.
+func (p *Plan) crosses(part int) bool {
+	before := make([]uint32, len(p.Flows)+1) // how many of the flows below come from part
+	for i := range p.Flows {
+		before[i+1] = before[i]
+		if p.Clients[p.Senders[p.Flows[i].Sender].Client].Part == part {
+			before[i+1]++
+		}
+	}
+	for i := range p.Clients {
+		c := &p.Clients[i]
+		if c.Part != part && before[c.FlowBase+c.Flows] > before[c.FlowBase] {
+			return true
+		}
+	}
+	return false
 }
 
 // EnsureDefaults fills what is zero with the documented default.

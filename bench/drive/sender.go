@@ -14,6 +14,7 @@ type sender struct {
 	bursts   int64  // bursts sent since Drive began
 	sent     uint64
 	index    int64
+	forgiven int   // acknowledgements that nobody waits for any more, though they may come
 	progress int64 // when something of it last arrived
 	queued   bool
 
@@ -37,7 +38,7 @@ func (l *Loop) pump(s *sender) {
 	}
 	for len(c.out)-c.sent < maxSend {
 		if s.QoS > 0 {
-			if c.unacked+s.Burst > min(c.quota, 1<<15) || l.interval == 0 && c.unacked+s.Burst > s.Window {
+			if c.unacked+s.Burst > min(c.quota, 1<<15) || l.interval == 0 && c.unacked-s.forgiven+s.Burst > s.Window {
 				return
 			}
 		}
@@ -87,6 +88,10 @@ func (l *Loop) publish(s *sender, at int64) {
 	s.out += int64(s.Fan)
 	l.count.sent++
 	l.expected += uint64(s.Fan)
+	if l.plan.Acks {
+		l.expected++
+		s.conn.stamps = append(s.conn.stamps, at)
+	}
 }
 
 // schedule marks the bursts that are due at now, and tells when the next is.
@@ -106,19 +111,18 @@ func (l *Loop) schedule(now int64) (next int64) {
 // forgive gives up on what has been out for too long without a sign, so that a
 // broker that loses messages still gets new ones. The loss itself shows in the
 // streams; a message that comes after all is a delivery, but not one waited for.
+// What is not acknowledged stays so: it counts for the broker's Receive Maximum.
 func (l *Loop) forgive(now int64) {
 	for i := range l.senders {
 		s := &l.senders[i]
-		if s.conn == nil || now-s.progress < int64(l.plan.Stall) || s.out <= 0 && s.conn.unacked == 0 {
+		if s.conn == nil || now-s.progress < int64(l.plan.Stall) || s.out <= 0 && s.conn.unacked <= s.forgiven {
 			continue
 		}
 		l.count.stalls++
 		for f := s.FlowBase; f < s.FlowBase+s.Flows; f++ {
 			l.shared.Forgiven[f].Store(l.shared.Seq[f].Load())
 		}
-		s.out = 0
-		s.conn.unacked = 0
-		clear(s.conn.inflight)
+		s.out, s.forgiven = 0, s.conn.unacked
 		s.progress = now
 		l.wake(s)
 	}

@@ -14,14 +14,14 @@ type Counters [8]atomic.Uint64
 
 // Indexes into Counters.
 const (
-	Sent      = iota // messages published
-	Expected         // deliveries that these should cause
-	Delivered        // first copies that reached a receiver; round trips in the request scenario
-	Connected        // CONNACKs that came
-	Ready            // connections that stand and have their subscriptions
-	Failed           // connections that never got ready
-	Stalls           // times that a closed loop gave up waiting
-	Lost             // connections that were ready and broke
+	Sent       = iota // messages published
+	Expected          // deliveries that these should cause
+	Delivered         // first copies that reached a receiver; round trips in the request scenario
+	Connected         // CONNACKs that came
+	Ready             // connections that stand and have their subscriptions
+	Failed            // connections that never got ready
+	Stalls            // times that a closed loop gave up waiting
+	Publishing        // publishers whose connection stands; a run without any is over
 )
 
 // Tally is what a Loop counted over its whole life, warm-up included.
@@ -84,6 +84,7 @@ func (t *Tally) Trouble() string {
 type Outcome struct {
 	Tally    Tally          `json:"tally"`
 	Latency  []byte         `json:"latency"`  // histogram in ns, HDR V2 compressed
+	Quota    int            `json:"quota"`    // the smallest Receive Maximum that a publisher was given; 0 without publishers
 	Connects []byte         `json:"connects"` // dial to CONNACK, the same
 	Errors   map[string]int `json:"errors,omitempty"`
 }
@@ -96,6 +97,7 @@ type count struct {
 	sent, delivered, duplicates, flagged, disordered uint64
 	strange, refused, strayAcks, stalls, received    uint64
 	unsent, connected, ready, failed, disconnects    uint64
+	publishing                                       uint64
 }
 
 // histogram records durations in ns from 1 µs to 10 minutes, three digits.

@@ -13,6 +13,9 @@ import (
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	// The first signal ends the measurement, and what it found is shown. A second
+	// one ends the process, as signals do.
+	context.AfterFunc(ctx, stop)
 	err := bench.Run(ctx, os.Args[1:])
 	stop()
 	if err != nil {

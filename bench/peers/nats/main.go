@@ -1,6 +1,7 @@
 // Command nats is nats-server with its MQTT listeners as a peer for `bench
 // peers`: anonymous clients, WebSocket and TCP, JetStream in a temporary folder
-// (MQTT needs it), never synced to disk.
+// (MQTT needs it), never synced to disk unless -durable says where to keep it:
+// synced with each message then.
 package main
 
 import (
@@ -20,22 +21,26 @@ import (
 func main() {
 	ws := flag.String("ws", "127.0.0.1:0", "WebSocket `address`; its path is /mqtt")
 	tcp := flag.String("tcp", "127.0.0.1:0", "TCP `address`")
+	durable := flag.String("durable", "", "`folder` to keep everything in")
 	flag.Parse()
-	if err := serve(*ws, *tcp); err != nil {
+	if err := serve(*ws, *tcp, *durable); err != nil {
 		fmt.Fprintln(os.Stderr, "nats:", err)
 		os.Exit(1)
 	}
 }
 
-func serve(ws, tcp string) error {
-	dir, err := os.MkdirTemp("", "bench-nats-")
-	if err != nil {
-		return err
+func serve(ws, tcp, dir string) error {
+	durable := dir != ""
+	var err error
+	if !durable {
+		if dir, err = os.MkdirTemp("", "bench-nats-"); err != nil {
+			return err
+		}
+		defer os.RemoveAll(dir)
 	}
-	defer os.RemoveAll(dir)
 	o := &server.Options{
 		ServerName: "bench", Host: "127.0.0.1", Port: server.RANDOM_PORT, NoLog: true, NoSigs: true,
-		JetStream: true, StoreDir: dir, SyncInterval: time.Hour, MaxConn: 1 << 20,
+		JetStream: true, StoreDir: dir, SyncInterval: time.Hour, SyncAlways: durable, MaxConn: 1 << 20,
 		Websocket: server.WebsocketOpts{NoTLS: true},
 	}
 	if o.Websocket.Host, o.Websocket.Port, err = split(ws); err != nil {

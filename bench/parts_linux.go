@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"strings"
+	"sync"
 
 	"golang.org/x/sys/unix"
 
@@ -49,7 +50,8 @@ func descriptors() int {
 	return max(int(min(lim.Cur, 1<<20))-100, 100)
 }
 
-// order is a line from the starting process, answer one back.
+// order is a line from the starting process, answer one back. The order stop has
+// no answer: it ends what is being done.
 type order struct {
 	Do       string          `json:"do"`
 	From     int             `json:"from,omitempty"`
@@ -83,11 +85,12 @@ func (o *Options) startProcesses(ctx context.Context, s *scenario, parts int) (*
 	// It can only fail for an address that is not mapped.
 	f.release = func() { _ = unix.Munmap(mem) }
 	for i := range parts {
-		w, err := startProcess(ctx, o.argv, file, fmt.Sprintf("%s=%d/%d/%s", partVariable, i, parts, s.id))
+		w, err := startProcess(o.argv, file, fmt.Sprintf("%s=%d/%d/%s", partVariable, i, parts, s.id))
 		if err != nil {
 			f.close()
 			return nil, err
 		}
+		w.unhook = context.AfterFunc(ctx, w.stop)
 		f.workers = append(f.workers, w)
 		f.pids = append(f.pids, w.cmd.Process.Pid)
 	}
@@ -96,13 +99,16 @@ func (o *Options) startProcesses(ctx context.Context, s *scenario, parts int) (*
 
 // process is a worker in another process.
 type process struct {
-	cmd *exec.Cmd
-	in  *json.Encoder
-	end func() error // closes its standard input
-	out *json.Decoder
+	cmd    *exec.Cmd
+	end    func() error // closes its standard input
+	out    *json.Decoder
+	unhook func() bool // undoes that the end of the run's context stops it
+
+	mu sync.Mutex // one order at a time goes to in
+	in *json.Encoder
 }
 
-func startProcess(ctx context.Context, argv []string, shared *os.File, env string) (*process, error) {
+func startProcess(argv []string, shared *os.File, env string) (*process, error) {
 	exe, err := os.Executable()
 	if err != nil {
 		return nil, err
@@ -110,7 +116,10 @@ func startProcess(ctx context.Context, argv []string, shared *os.File, env strin
 	if argv == nil {
 		argv = os.Args[1:]
 	}
-	c := exec.CommandContext(ctx, exe, argv...)
+	c := exec.Command(exe, argv...)
+	// A terminal's Ctrl-C is for the process that was started there, which stops
+	// the others: they have results to hand over.
+	ownGroup(c)
 	c.Env = append(os.Environ(), env)
 	c.ExtraFiles = []*os.File{shared}
 	c.Stderr = os.Stderr
@@ -128,8 +137,17 @@ func startProcess(ctx context.Context, argv []string, shared *os.File, env strin
 	return &process{cmd: c, in: json.NewEncoder(in), end: in.Close, out: json.NewDecoder(out)}, nil
 }
 
+func (p *process) send(q order) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.in.Encode(q)
+}
+
+// stop ends what the process is doing. One that is gone says so when it is asked.
+func (p *process) stop() { _ = p.send(order{Do: "stop"}) }
+
 func (p *process) ask(q order) (*drive.Outcome, error) {
-	if err := p.in.Encode(q); err != nil {
+	if err := p.send(q); err != nil {
 		return nil, fmt.Errorf("process %d: %w", p.cmd.Process.Pid, err)
 	}
 	var a answer
@@ -155,6 +173,7 @@ func (p *process) drive(_ context.Context, s drive.Schedule) error {
 func (p *process) finish() (*drive.Outcome, error) { return p.ask(order{Do: "finish"}) }
 
 func (p *process) close() {
+	p.unhook()
 	// It ends when its orders end; how it ended says nothing more.
 	_ = p.end()
 	_ = p.cmd.Wait()
@@ -172,13 +191,12 @@ func (p *part) serve(ctx context.Context, plan *drive.Plan) error {
 		return err
 	}
 	defer w.close()
-	in, out := json.NewDecoder(os.Stdin), json.NewEncoder(os.Stdout)
-	for {
-		var q order
-		if err := in.Decode(&q); err != nil {
-			return errServed
-		}
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	out := json.NewEncoder(os.Stdout)
+	for q := range orders(stop) {
 		var a answer
+		var err error
 		switch q.Do {
 		case "connect":
 			err = w.connect(ctx, q.From, q.To)
@@ -196,4 +214,27 @@ func (p *part) serve(ctx context.Context, plan *drive.Plan) error {
 			return err
 		}
 	}
+	return errServed
+}
+
+// orders are those from standard input, until it ends: then, and at the order
+// stop, it calls stop. So a part does not outlive the process that started it.
+func orders(stop func()) <-chan order {
+	c := make(chan order, 1)
+	go func() {
+		defer close(c)
+		defer stop()
+		for in := json.NewDecoder(os.Stdin); ; {
+			var q order
+			if in.Decode(&q) != nil {
+				return
+			}
+			if q.Do == "stop" {
+				stop()
+				continue
+			}
+			c <- q
+		}
+	}()
+	return c
 }
