@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"hashplus/broker/wire"
 )
@@ -63,7 +64,7 @@ func (s *sim) connect(id string, behind ...byte) *simConn {
 // settle runs the loops until the authenticator's verdict has arrived.
 func (s *sim) settle(arrived func() bool) {
 	s.t.Helper()
-	for end := time.Now().Add(5 * time.Second); !arrived(); {
+	for end := time.Now().Add(time.Minute); !arrived(); {
 		if time.Now().After(end) {
 			s.t.Fatal("nothing comes back from the authenticator")
 		}
@@ -115,6 +116,7 @@ func TestAuth_RefusalNamesItsReason(t *testing.T) {
 	}{
 		{&Refusal{Reason: wire.BadUserNameOrPassword, Detail: "no such user"}, wire.BadUserNameOrPassword, "no such user"},
 		{errors.New("the database at 10.0.0.7 says no"), wire.NotAuthorized, ""},
+		{&Refusal{Reason: wire.ServerUnavailable, Detail: "the one at 10.0.0.7", Cause: errors.New("it is down")}, wire.ServerUnavailable, ""},
 		{context.DeadlineExceeded, wire.ServerBusy, "too long"},
 	} {
 		g := newGate()
@@ -276,5 +278,17 @@ func TestConnect_DeadlineEndsWithConnect(t *testing.T) {
 	}
 	if moved.gone {
 		t.Error("a client that has connected is cut off")
+	}
+}
+
+// What a close frame holds is text, however long the reason is: it is cut where
+// the frame is made.
+func TestFail_CloseReasonIsText(t *testing.T) {
+	s := newSim(t, 1, Options{})
+	c := s.dial(0)
+	p := wire.Connect{Version: wire.V5, ClientID: "c", HasAuthMethod: true, AuthMethod: strings.Repeat("€", 60)}
+	c.send(p.Append(nil))
+	if !utf8.ValidString(c.reason) || !strings.Contains(c.reason, "€") {
+		t.Errorf("closed with reason %q", c.reason)
 	}
 }

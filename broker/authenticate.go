@@ -58,8 +58,10 @@ type verdict struct {
 
 // authenticate starts the authentication of a CONNECT.
 func (c *client) authenticate(p *wire.Connect) error {
+	d := c.b.doorkeepers.Load()
+	c.pending.asked = d
 	if p.HasAuthMethod {
-		method := c.b.enhanced[p.AuthMethod]
+		method := d.enhanced[p.AuthMethod]
 		if method == nil { // [MQTT-4.12.0-1]
 			return &wire.Error{Reason: wire.BadAuthenticationMethod, Clause: "MQTT-4.12.0-1",
 				Detail: fmt.Sprintf("authentication method %q is not offered here", p.AuthMethod)}
@@ -68,9 +70,9 @@ func (c *client) authenticate(p *wire.Connect) error {
 		c.step(p.AuthData)
 		return nil
 	}
-	a := c.b.opts.Authenticator
+	a := d.plain
 	if a == nil {
-		if len(c.b.enhanced) > 0 {
+		if len(d.enhanced) > 0 {
 			return refusal(wire.NotAuthorized, "no authentication method, and anonymous clients are not allowed")
 		}
 		return c.admitted(Grant{})
@@ -99,7 +101,7 @@ func (c *client) work(f func(context.Context) verdict) {
 		c.become(authenticating)
 	}
 	c.hold()
-	ctx, cancel := context.WithTimeout(context.Background(), c.b.opts.ConnectTimeout)
+	ctx, cancel := context.WithTimeout(context.Background(), c.b.options().ConnectTimeout)
 	c.pending.cancel = cancel
 	l := c.l
 	c.b.auth.run(func() {
@@ -130,6 +132,9 @@ func (c *client) judged(v verdict) {
 	c.unhold() // first: the client may be on its way to another loop after this
 	if v.err != nil {
 		err := authError(v.err)
+		if wrongCredentials(v.err) {
+			c.offend(authFailure)
+		}
 		if c.state == open { // other reasons have no place in DISCONNECT
 			err = &withheld{wire.NotAuthorized, v.err}
 		}
@@ -157,13 +162,23 @@ func (c *client) judged(v verdict) {
 // says is for the log.
 func authError(err error) error {
 	var r *Refusal
-	if errors.As(err, &r) {
+	switch {
+	case errors.As(err, &r) && r.Cause != nil:
+		return &withheld{r.Reason, errors.New(r.Detail + ": " + r.Cause.Error())}
+	case r != nil:
 		return &wire.Error{Reason: r.Reason, Detail: r.Detail}
 	}
 	if errors.Is(err, context.DeadlineExceeded) {
 		return &wire.Error{Reason: wire.ServerBusy, Detail: "authentication took too long"}
 	}
 	return &withheld{wire.NotAuthorized, err}
+}
+
+// wrongCredentials reports whether err is about the client, not about an
+// authenticator that does not work.
+func wrongCredentials(err error) bool {
+	var r *Refusal
+	return errors.As(err, &r) && (r.Reason == wire.BadUserNameOrPassword || r.Reason == wire.NotAuthorized)
 }
 
 // withheld is an error of which the client is told the reason only: the rest
@@ -195,7 +210,7 @@ func (c *client) authPacket(h wire.Header, body []byte) error {
 	if c.version != wire.V5 {
 		return &wire.Error{Reason: wire.ProtocolError, Detail: "AUTH is not a packet of this version"}
 	}
-	a, err := wire.DecodeAuth(h, body, &c.b.limits)
+	a, err := wire.DecodeAuth(h, body, &c.b.options().wire)
 	if err != nil {
 		return err
 	}
@@ -221,12 +236,18 @@ func (c *client) beginReauth(a *wire.Auth) error {
 		return &wire.Error{Reason: wire.ProtocolError, Clause: "MQTT-4.12.1-1",
 			Detail: "re-authentication with another method than CONNECT's"}
 	}
+	d := c.b.doorkeepers.Load()
+	method := d.enhanced[a.Method]
+	if method == nil { // since CONNECT it has been switched off
+		return refusal(wire.NotAuthorized, fmt.Sprintf("authentication method %q is not offered any more", a.Method))
+	}
 	request := &AuthRequest{ClientID: c.session.id, Info: c.conn.Info()}
 	c.reauth = true
 	c.pending = &pendingConnect{
 		connect:  &wire.Connect{ClientID: c.session.id, AuthMethod: a.Method, HasAuthMethod: true},
 		request:  request,
-		exchange: c.b.enhanced[a.Method].Begin(request),
+		exchange: method.Begin(request),
+		asked:    d,
 	}
 	c.step(a.Data)
 	return nil
@@ -239,15 +260,27 @@ func (c *client) reauthenticated(v verdict) {
 		c.fail(refusal(wire.NotAuthorized, "re-authenticated as another user"))
 		return
 	}
+	err := c.granted(v.grant)
+	if err == nil {
+		err = c.reviewed(v.grant.Username)
+	}
+	if err != nil {
+		c.fail(err)
+		return
+	}
+	c.l.arm(&c.timer, c.deadline())
 	c.sendAuth(wire.Success, v.reply)
 	if c.state == closed {
 		return
 	}
-	if id := c.session.identity; id != nil {
-		renewed := *id
-		renewed.Data = v.grant.Data
-		c.session.identity = &renewed
-		c.session.groupsChanged()
+	id := *c.session.who()
+	id.Data = v.grant.Data
+	c.session.renewed(&id)
+	c.session.groupsChanged()
+	if w := c.will; w != nil {
+		if w.identity = &id; w.kept {
+			c.l.keepWill(w, w.owner, w.n)
+		}
 	}
 	c.reauth = false
 	c.pending = nil

@@ -14,8 +14,9 @@ import (
 	"log/slog"
 	"sync"
 	"sync/atomic"
+	"time"
 
-	"hashplus/broker/wire"
+	"hashplus/broker/record"
 	"hashplus/topic"
 	"hashplus/transport/link"
 )
@@ -35,13 +36,14 @@ var ErrClosed = errors.New("broker: not running")
 // except those of link.Handler, which are the transport's to call.
 type Broker struct {
 	// Immutable after New.
-	opts     Options
+	opts     Options // as they were given; see options for what is in force
 	log      *slog.Logger
-	limits   wire.Limits
-	enhanced map[string]EnhancedAuthenticator
 	seed     maphash.Seed
+	ledger   *ledger // nil: nothing is stored
 	index    *topic.Index[filter]
 	retained retainedMessages
+	born     time.Time
+	calls    *foreign // of the Authorizer and the Observer
 
 	// Immutable after Start.
 	loops []*loop
@@ -50,9 +52,23 @@ type Broker struct {
 	// Any goroutine.
 
 	running  atomic.Bool
+	ready    atomic.Bool // what was stored has been recovered
 	draining atomic.Bool
 	credit   atomic.Int64 // in-process publishes that wait for a loop
 	auth     workers
+	reviews  sync.Mutex // held by Review
+
+	doorkeepers atomic.Pointer[doorkeepers]
+
+	live     atomic.Pointer[Limits]
+	settings atomic.Pointer[settings]
+	memory   memory
+	bans     bans
+	refused  refusals
+	seldom   struct {
+		mu   sync.Mutex
+		bans link.Lines // guarded by mu
+	}
 
 	requests requester
 	sys      sysTopics
@@ -67,23 +83,29 @@ func New(o Options) (*Broker, error) {
 		return nil, fmt.Errorf("broker options: %w", err)
 	}
 	b := &Broker{
-		opts: o,
-		log:  o.Logger,
-		limits: wire.Limits{
-			UserProperties: o.MaxUserProperties,
-			TopicLength:    o.MaxTopicLength,
-			TopicLevels:    o.MaxTopicLevels,
-		},
-		enhanced: make(map[string]EnhancedAuthenticator),
+		opts:     o,
+		log:      o.Logger,
 		seed:     maphash.MakeSeed(),
 		retained: retainedMessages{tree: topic.NewRetained[message]()},
+		born:     time.Now(),
+		bans:     newBans(),
+		calls:    newForeign(o.Logger),
 	}
+	if o.Observer != nil {
+		b.opts.Observer = &observer{o.Observer, b.calls}
+	}
+	b.live.Store(&o.Limits)
+	b.settings.Store(newSettings(o))
 	b.auth.limit = authWorkers
-	for _, a := range o.EnhancedAuthenticators {
-		if b.enhanced[a.Method()] != nil {
-			return nil, fmt.Errorf("broker options: two enhanced authenticators for method %q", a.Method())
+	if err := b.SetAuthenticators(o.Authenticator, o.EnhancedAuthenticators...); err != nil {
+		return nil, err
+	}
+	if o.OpenStore != nil {
+		g, err := openLedger(b)
+		if err != nil {
+			return nil, err
 		}
-		b.enhanced[a.Method()] = a
+		b.ledger = g
 	}
 
 	return b, nil
@@ -121,7 +143,12 @@ func (b *Broker) home(clientID string) *loop {
 
 // origin stands for a client identifier in messages, so that No Local knows a
 // client again in whatever session it comes. It is never 0.
-func (b *Broker) origin(clientID string) uint64 { return maphash.String(b.seed, clientID) | 1 }
+func (b *Broker) origin(clientID string) uint64 {
+	if g := b.ledger; g != nil { // it is stored with retained messages
+		return record.Origin(g.node, clientID)
+	}
+	return maphash.String(b.seed, clientID) | 1
+}
 
 // each runs f on every loop and waits until all are through, or ctx is.
 func (b *Broker) each(ctx context.Context, f func(*loop)) error {
@@ -157,5 +184,38 @@ func (b *Broker) Shutdown(ctx context.Context) error {
 		}
 	})
 	b.requests.close()
+	if g := b.ledger; g != nil {
+		// What the loops have noted of that leaves with the end of their turn.
+		err = errors.Join(err, b.each(ctx, func(*loop) {}), g.close())
+	}
 	return err
+}
+
+// Recover reads what is stored back into memory. It is to be called once, after
+// the transport was made and before it listens: until it returns no client is let
+// in. With ctx it gives up. Without Options.OpenStore it has nothing to do.
+func (b *Broker) Recover(ctx context.Context) error {
+	if b.ledger != nil {
+		if !b.running.Load() {
+			return ErrClosed
+		}
+		if err := b.ledger.recover(ctx); err != nil {
+			return err
+		}
+	}
+	b.ready.Store(true)
+	return nil
+}
+
+// Health is nil if the broker does all that it promises, and otherwise says what
+// it can't do now: its state is still being recovered, the store fails or has no
+// space, or some of what it holds is damaged (ErrStoreDamaged).
+func (b *Broker) Health() error {
+	if g := b.ledger; g != nil {
+		if !b.ready.Load() {
+			return errRecovering
+		}
+		return g.health()
+	}
+	return nil
 }

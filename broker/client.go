@@ -51,6 +51,8 @@ type client struct {
 	l    *loop
 	conn link.Conn
 
+	announced *settings // those in force when it came: what it is told, and held to
+
 	state    clientState
 	version  wire.Version
 	framing  link.Framing
@@ -65,22 +67,29 @@ type client struct {
 
 	session    *session
 	will       *will
-	keepAlive  int64 // nanoseconds, 0: off
-	lastPacket int64 // when the last MQTT packet came
-	walks      int   // of messages of its own that were put off, see ahead
+	keepAlive  int64  // nanoseconds, 0: off
+	lastPacket int64  // when the last MQTT packet came
+	expires    int64  // when its Grant ends; maxTime: never
+	walks      int    // of messages of its own that were put off, see ahead
+	dear       uint64 // the tick in which it last caused much work, 0: never; see effort
 	timer      link.Timer
 
-	authMethod string   // of CONNECT, "" without extended authentication
+	grounds    any    // of its Grant
+	authMethod string // of CONNECT, "" without extended authentication
+	throttle   *throttle
 	aliasIn    []string // topic of alias i+1
 	aliasOut   map[string]uint16
 
 	pending *pendingConnect // until open, and during a re-authentication
+	owed    owed
 }
 
 func newClient(l *loop, conn link.Conn) *client {
-	c := &client{b: l.b, l: l, conn: conn, framing: conn.Framing(), maxPacket: maxPacketSize}
+	c := &client{
+		b: l.b, l: l, conn: conn, announced: l.b.options(), framing: conn.Framing(), maxPacket: maxPacketSize, expires: maxTime,
+	}
 	c.timer.Owner = c
-	l.arm(&c.timer, l.now()+int64(l.b.opts.ConnectTimeout))
+	l.arm(&c.timer, l.now()+int64(c.announced.ConnectTimeout))
 	return c
 }
 
@@ -114,6 +123,17 @@ func (c *client) Data(b []byte) (n int) {
 		if size > len(b)-n {
 			return n
 		}
+		filters := h.Type == wire.SUBSCRIBE || h.Type == wire.UNSUBSCRIBE
+		if (filters || c.dear != 0 && h.Type == wire.PUBLISH) && !c.l.effort.admits(c) {
+			c.lastPacket = c.l.now() // it waits for us
+			c.conn.Yield()
+			return n
+		}
+		if filters {
+			before := c.l.effort.left
+			c.l.effort.left -= subscribeEffort * size
+			c.l.effort.note(c, before)
+		}
 		body := b[n+h.Size : n+size]
 		n += size
 		c.lastPacket = c.l.now()
@@ -140,25 +160,25 @@ func (c *client) Data(b []byte) (n int) {
 // choke stops reading from a client that does not read: what goes past high
 // water are answers to its own packets, which nothing else bounds.
 func (c *client) choke() bool {
-	if c.state != open || c.conn.Buffered() < 2*c.b.opts.WriteQueueBytes {
+	if c.state != open || c.conn.Buffered() < 2*c.b.options().WriteQueueBytes {
 		return false
 	}
 	c.choked = true
 	c.hold()
-	c.conn.NotifyBelow(c.b.opts.WriteQueueBytes / 2)
+	c.conn.NotifyBelow(c.b.options().WriteQueueBytes / 2)
 	return true
 }
 
 // admit checks what can be told from a fixed header, before the packet has
 // come: a packet that may not come is refused before memory is spent on it.
 func (c *client) admit(h wire.Header, size int) error {
-	limit := c.b.opts.MaximumPacketSize
+	limit := c.announced.MaximumPacketSize
 	if c.state == awaitConnect && h.Type != wire.CONNECT {
 		return &wire.Error{Reason: wire.ProtocolError, Clause: "MQTT-3.1.0-1",
 			Detail: "the first packet is " + h.Type.String() + ", not CONNECT"}
 	}
 	if c.state != open {
-		limit = min(limit, c.b.opts.MaxConnectSize)
+		limit = min(limit, c.announced.MaxConnectSize)
 	}
 	if size > limit {
 		return &wire.Error{Reason: wire.PacketTooLarge, Clause: "MQTT-3.2.2-15",
@@ -277,6 +297,15 @@ func (c *client) Stalled() {
 	c.fail(&wire.Error{Reason: wire.QuotaExceeded, Detail: "the client does not read: its write queue has stalled"})
 }
 
+// Dismissed implements link.Stream.
+func (c *client) Dismissed(why link.Dismissal) {
+	reason := wire.AdministrativeAction
+	if why == link.Revoked {
+		reason = wire.NotAuthorized
+	}
+	c.fail(refusal(reason, why.String()))
+}
+
 // Closed implements link.Stream.
 func (c *client) Closed(cause error) {
 	if c.state == closed {
@@ -291,13 +320,19 @@ func (c *client) Closed(cause error) {
 	c.leave(reason, true)
 }
 
-// Expire implements link.Expirer: the connect deadline, then the keep alive.
+// Expire implements link.Expirer: the connect deadline, which begins anew where
+// CONNACK waits for the store; then the keep alive and the end of the Grant, which
+// share the timer.
 func (c *client) Expire(*link.Timer) {
 	switch c.state {
 	case closed:
 	case open:
-		at := c.aliveUntil()
-		if c.l.now() < at {
+		now := c.l.now()
+		if now >= c.expires {
+			c.fail(refusal(wire.NotAuthorized, "the credentials of the client have expired"))
+			return
+		}
+		if at := c.deadline(); now < at {
 			c.l.arm(&c.timer, at)
 			return
 		}
@@ -305,9 +340,21 @@ func (c *client) Expire(*link.Timer) {
 			Detail: "nothing heard for one and a half times the keep alive"})
 	case authenticating:
 		c.fail(authError(context.DeadlineExceeded))
-	default:
+	case exchanging:
+		c.fail(&wire.Error{Reason: wire.ProtocolError, Detail: "the client's next AUTH did not come within the deadline"})
+	case moving: // see arrive
+		c.fail(refusal(wire.ServerUnavailable, "the session could not be stored within the deadline"))
+	case awaitConnect:
 		c.fail(&wire.Error{Reason: wire.ProtocolError, Detail: "no complete CONNECT within the deadline"})
 	}
+}
+
+// deadline is when the timer of an open client has to look at it.
+func (c *client) deadline() int64 {
+	if c.keepAlive == 0 {
+		return c.expires
+	}
+	return min(c.expires, c.aliveUntil())
 }
 
 // aliveUntil is when the client counts as gone: one and a half keep alives
@@ -315,11 +362,11 @@ func (c *client) Expire(*link.Timer) {
 // alives at the most: a browser throttles the timers of a hidden page, but its
 // network stack answers pings.
 func (c *client) aliveUntil() int64 {
-	if c.keepAlive == 0 || c.holds > 0 {
+	if c.holds > 0 {
 		return c.l.now() + max(c.keepAlive, 10*second)
 	}
 	at := c.lastPacket + c.keepAlive*3/2
-	if pong := c.conn.LastPong(); pong > c.lastPacket && c.conn.Info().PongGrace && !c.b.opts.Strict {
+	if pong := c.conn.LastPong(); pong > c.lastPacket && c.conn.Info().PongGrace && !c.b.options().Strict {
 		at = max(at, min(pong+c.keepAlive*3/2, c.lastPacket+3*c.keepAlive))
 	}
 	return at

@@ -12,11 +12,16 @@ import (
 const shareFrom = 8 << 10
 
 // match finds the filters that m's topic matches, for spread, and returns the
-// loops that have subscribers to them, a bit for each.
+// loops that have subscribers to them, a bit for each. l.lasting are those of
+// them that have stored sessions.
 func (l *loop) match(m *message) (interest uint64) {
-	l.nodes = l.b.index.Match(l.nodes[:0], m.topic)
+	var steps int
+	l.nodes, steps = l.b.index.Match(l.nodes[:0], m.topic)
+	l.effort.left -= steps + filterEffort*len(l.nodes)
+	l.lasting = 0
 	for _, n := range l.nodes {
 		interest |= n.Value.interest.Load()
+		l.lasting |= n.Value.lasting.Load()
 	}
 	return interest
 }
@@ -42,10 +47,15 @@ func (l *loop) offer(w *walk, s *session, sub *subscription) {
 	if s.met == w.stamp || sub.born >= w.seq || !sub.accepts(s, m.from) {
 		return
 	}
-	d := overlap{qos: sub.qos, asPublished: sub.retainAsPublished, ids: sub.ids}
+	right := l.standing(s, sub)
+	if right == barred {
+		return
+	}
+	d := overlap{qos: sub.qos, asPublished: sub.retainAsPublished, cleared: right == cleared, ids: sub.ids}
 	switch {
 	case len(w.nodes) == 1 || s.subs.len() == 1:
 	case len(w.nodes) > manyFilters && s.subs.len() < len(w.nodes):
+		l.merges(s.subs.len())
 		for _, o := range s.subs.list {
 			if o.node == nil || o == sub {
 				continue
@@ -55,6 +65,7 @@ func (l *loop) offer(w *walk, s *session, sub *subscription) {
 			}
 		}
 	default:
+		l.merges(len(w.nodes))
 		for j, n := range w.nodes {
 			if j == w.node {
 				continue
@@ -65,7 +76,16 @@ func (l *loop) offer(w *walk, s *session, sub *subscription) {
 		}
 	}
 	s.met = w.stamp
+	if !d.cleared && !s.mayReceive(m.topic) {
+		return
+	}
 	l.hand(s, m, min(d.qos, m.qos), m.retain && d.asPublished, d.ids)
+}
+
+// merges counts n comparisons that offer makes.
+func (l *loop) merges(n int) {
+	l.spent += n / mergeShare
+	l.effort.left -= n * mergeEffort
 }
 
 // overlap is what the subscriptions of one session that match a message come
@@ -73,6 +93,7 @@ func (l *loop) offer(w *walk, s *session, sub *subscription) {
 type overlap struct {
 	qos         byte
 	asPublished bool
+	cleared     bool
 	ids         []uint32
 }
 
@@ -82,27 +103,29 @@ func (d *overlap) add(w *walk, s *session, o *subscription, j int) bool {
 	if o.born >= w.seq || !o.accepts(s, w.m.from) {
 		return true
 	}
+	right := s.loop.standing(s, o)
+	if right == barred {
+		return true
+	}
 	if j < w.node {
 		s.met = w.stamp
 		return false
 	}
 	d.qos = max(d.qos, o.qos)
 	d.asPublished = d.asPublished || o.retainAsPublished
+	d.cleared = d.cleared || right == cleared
 	if len(o.ids) > 0 {
 		d.ids = append(d.ids[:len(d.ids):len(d.ids)], o.ids...)
 	}
 	return true
 }
 
-// hand gives m to s: to its client at once if that is possible, to its queue
-// if it must not be lost. layouts must have begun with m.
+// hand gives m, which s may have, to s: to its client at once if that is
+// possible, to its queue if it must not be lost. layouts must have begun with m.
 func (l *loop) hand(s *session, m *message, qos byte, retain bool, ids []uint32) {
 	c := s.client
 	if c == nil {
 		l.handElsewhere(s, m, qos, retain, ids)
-		return
-	}
-	if !s.mayReceive(m.topic) {
 		return
 	}
 	f := l.layouts.frame(c, qos, retain, ids)
@@ -115,7 +138,7 @@ func (l *loop) hand(s *session, m *message, qos byte, retain bool, ids []uint32)
 		return
 	}
 	if qos == 0 {
-		if c.conn.Buffered() >= l.b.opts.WriteQueueBytes {
+		if c.conn.Buffered() >= l.b.options().WriteQueueBytes {
 			l.drop(s, m, DropSlowReader)
 			return
 		}
@@ -126,7 +149,14 @@ func (l *loop) hand(s *session, m *message, qos byte, retain bool, ids []uint32)
 		s.enqueue(delivery{msg: m.own(), qos: qos, retain: retain, subIDs: ids})
 		return
 	}
-	n := s.busy().window.push(delivery{msg: m.own(), qos: qos, retain: retain, subIDs: ids, sent: true, quota: true})
+	n := s.busy().window.push(delivery{msg: m.own(), qos: qos, retain: retain, subIDs: ids}, &l.rings)
+	d := s.window.slot(n)
+	if s.stored != nil {
+		if s.writeRow(d, n, true); d.held {
+			return
+		}
+	}
+	d.sent, d.quota = true, true
 	s.window.next = n + 1
 	s.quota--
 	c.put(f, m, packetID(n))
@@ -135,11 +165,15 @@ func (l *loop) hand(s *session, m *message, qos byte, retain bool, ids []uint32)
 // handAlone is hand for a packet whose bytes no other client could share.
 func (l *loop) handAlone(s *session, m *message, qos byte, retain bool, ids []uint32) {
 	if qos > 0 {
-		s.enqueue(delivery{msg: m.own(), qos: qos, retain: retain, subIDs: ids})
-		s.pump()
+		d := delivery{msg: m.own(), qos: qos, retain: retain, subIDs: ids}
+		if s.ready() {
+			s.launch(d)
+		} else {
+			s.enqueue(d)
+		}
 		return
 	}
-	if s.client.conn.Buffered() >= l.b.opts.WriteQueueBytes {
+	if s.client.conn.Buffered() >= l.b.options().WriteQueueBytes {
 		l.drop(s, m, DropSlowReader)
 		return
 	}
@@ -168,7 +202,7 @@ func (c *client) put(f *frame, m *message, id uint16) {
 		bytes = bytes[:len(bytes)-len(m.payload)]
 	}
 	if c.conn.Buffered() == 0 {
-		c.l.writes++
+		c.l.spent += writeCost - 1
 	}
 	b := c.conn.Reserve(len(bytes))
 	copy(b, bytes)
@@ -203,7 +237,7 @@ func (c *client) writePublish(m *message, qos byte, retain, dup bool, id uint16,
 	}
 	if len(m.payload) < shareFrom && !c.framing.Compressed() {
 		if c.conn.Buffered() == 0 {
-			c.l.writes++
+			c.l.spent += writeCost - 1
 		}
 		o.Put(c.reserve(size))
 		bump(&c.l.stats.publishOut, 1)

@@ -33,40 +33,46 @@ func perDelivery(b *testing.B, deliveries int) {
 // the subscribers belong to it.
 func BenchmarkFanout(b *testing.B) {
 	for qos := range byte(2) {
-		b.Run(fmt.Sprint("qos", qos), func(b *testing.B) {
-			const subscribers, burst = 1000, 8
-			s := newSim(b, 1, Options{})
-			var subs []*simConn
-			for i := range subscribers {
-				c := s.join(0, fmt.Sprint("s", i), wire.V311, 0)
-				c.sub(wire.V311, wire.Subscription{Filter: "sensor/+/temperature", QoS: qos})
-				subs = append(subs, c)
-			}
-			p := s.join(0, "p", wire.V311, 0)
-			payload := strings.Repeat("x", 64)
-			packet := make([]byte, 0, 1024)
-			acks := make([][]byte, subscribers)
-			b.ReportAllocs()
-			for b.Loop() {
-				packet = packet[:0]
-				for i := range burst {
-					packet = append(packet, pub(wire.V311, "sensor/7/temperature", payload, qos, uint16(i+1)*uint16(qos))...)
-				}
-				p.arrive(packet)
-				s.run()
-				if qos > 0 {
-					for i, c := range subs {
-						acks[i] = acksFor(acks[i][:0], c.out)
-						c.arrive(acks[i])
-					}
-					s.run()
-				}
-				forget(subs)
-				p.out = p.out[:0]
-			}
-			perDelivery(b, subscribers*burst)
-		})
+		b.Run(fmt.Sprint("qos", qos), func(b *testing.B) { fanout(b, qos, nil) })
 	}
+	// With an Authorizer that clears the subscriptions, and with one that is asked
+	// for each delivery and answers at once.
+	b.Run("cleared", func(b *testing.B) { fanout(b, 0, filtering{}) })
+	b.Run("screened", func(b *testing.B) { fanout(b, 0, allowing{}) })
+}
+
+func fanout(b *testing.B, qos byte, rules Authorizer) {
+	const subscribers, burst = 1000, 8
+	s := newSim(b, 1, Options{Authorizer: rules})
+	var subs []*simConn
+	for i := range subscribers {
+		c := s.join(0, fmt.Sprint("s", i), wire.V311, 0)
+		c.sub(wire.V311, wire.Subscription{Filter: "sensor/+/temperature", QoS: qos})
+		subs = append(subs, c)
+	}
+	p := s.join(0, "p", wire.V311, 0)
+	payload := strings.Repeat("x", 64)
+	packet := make([]byte, 0, 1024)
+	acks := make([][]byte, subscribers)
+	b.ReportAllocs()
+	for b.Loop() {
+		packet = packet[:0]
+		for i := range burst {
+			packet = append(packet, pub(wire.V311, "sensor/7/temperature", payload, qos, uint16(i+1)*uint16(qos))...)
+		}
+		p.arrive(packet)
+		s.run()
+		if qos > 0 {
+			for i, c := range subs {
+				acks[i] = acksFor(acks[i][:0], c.out)
+				c.arrive(acks[i])
+			}
+			s.run()
+		}
+		forget(subs)
+		p.out = p.out[:0]
+	}
+	perDelivery(b, subscribers*burst)
 }
 
 // BenchmarkPairs is 500 → 500, one message each at a time.

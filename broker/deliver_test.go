@@ -256,23 +256,23 @@ func TestDeliver_OverlapMadeDuringFanoutLosesNothing(t *testing.T) {
 
 // A panic in the middle of one message leaves nothing of it to the next.
 func TestDeliver_PanicLeavesNothingBehind(t *testing.T) {
-	az := &testAuthorizer{}
-	s := newSim(t, 1, Options{Authorizer: az})
+	s := newSim(t, 1, Options{})
 	c := s.join(0, "c", wire.V311, 60)
 	c.sub(wire.V311, wire.Subscription{Filter: "a", QoS: 1})
 	c.cut()
 	d := s.join(0, "d", wire.V311, 0)
 	d.sub(wire.V311, wire.Subscription{Filter: "a", QoS: 1})
 	p := s.join(0, "p", wire.V311, 0)
-	az.receive = func(id *Identity, _ string) bool { panic("broken: " + id.ClientID) }
+	broken := &session{id: "broken", loop: s.b.loops[0], sink: panickingSink{}, traffic: &s.b.loops[0].idle}
+	broken.put(nil, &subscription{filter: "a", topic: "a", qos: 1}, "", func() {})
 	func() {
 		defer func() { recover() }()
 		p.stream.Data(pub(wire.V311, "a", "one", 1, 1))
 	}()
-	az.receive = nil
+	broken.end()
 	p.send(pub(wire.V311, "a", "two", 1, 2))
-	if got := payloads(d.publishes(wire.V311)); got != "two" {
-		t.Errorf("got %q, want two", got)
+	if got := payloads(d.publishes(wire.V311)); got != "one two" {
+		t.Errorf("got %q, want one two", got)
 	}
 	if got := payloads(s.join(0, "c", wire.V311, 60).publishes(wire.V311)); got != "one two" {
 		t.Errorf("got %q, want one two", got)
@@ -341,5 +341,26 @@ func TestDeliver_AllocatesNothingAcrossLoops(t *testing.T) {
 				t.Errorf("%s, QoS %d: %d were delivered", name, qos, got)
 			}
 		}
+	}
+}
+
+// A publish is posted once to each other loop that has a subscriber,
+// however many subscribers and filters there are.
+func TestDeliver_OnePostForEachInterestedLoop(t *testing.T) {
+	s := newSim(t, 4, Options{})
+	for i := range 90 { // none on loop 3
+		id := s.idOn(i%3, fmt.Sprint("s", i))
+		s.join(i%3, id, wire.V311, 0).sub(wire.V311,
+			wire.Subscription{Filter: "a/b"}, wire.Subscription{Filter: "a/+", QoS: 1}, wire.Subscription{Filter: "#"})
+	}
+	p := s.join(0, s.idOn(0, "p"), wire.V311, 0)
+	for qos := range byte(2) {
+		p.stream.Data(pub(wire.V311, "a/b", "x", qos, 1))
+		for i, l := range s.loops {
+			if n, want := len(l.tasks), [4]int{0, 1, 1, 0}[i]; n != want {
+				t.Errorf("QoS %d: %d posts to loop %d, want %d", qos, n, i, want)
+			}
+		}
+		s.run()
 	}
 }

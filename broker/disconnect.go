@@ -64,7 +64,7 @@ func (c *client) sendDisconnect(reason wire.ReasonCode, detail string) {
 		d.ReasonString = detail
 	}
 	if reason == wire.ServerShuttingDown {
-		d.ServerReference = c.b.opts.ServerReference
+		d.ServerReference = c.b.options().ServerReference
 		if d.ServerReference != "" {
 			d.Reason = wire.UseAnotherServer
 		}
@@ -83,12 +83,8 @@ func (c *client) close(reason wire.ReasonCode, detail string, publishWill bool) 
 		return
 	}
 	c.leave(reason, publishWill)
-	c.conn.Close(closeCode(reason), closeReason(detail))
+	c.conn.Close(closeCode(reason), detail)
 }
-
-// closeReason cuts a reason to what fits into a close frame (RFC 6455 section
-// 5.5).
-func closeReason(s string) string { return s[:min(len(s), 120)] }
 
 // leave takes the client off its loop and its session. After it the client is
 // closed: no callback of its connection does anything any more.
@@ -97,18 +93,22 @@ func (c *client) leave(reason wire.ReasonCode, publishWill bool) {
 	c.become(closed)
 	c.l.arm(&c.timer, maxTime)
 	c.aliasIn, c.aliasOut = nil, nil
+	c.throttle.end()
 	if p := c.pending; p != nil && p.cancel != nil {
 		p.cancel()
 	}
-	c.pending = nil
 	if was != open {
+		c.depart()
+		c.pending = nil
 		return
 	}
+	c.pending = nil
 	c.l.stats.connected.Add(-1)
 	s := c.session
 	w := c.will
 	c.will = nil
 	if !publishWill {
+		c.l.eraseWill(w)
 		w = nil
 	}
 	if o := c.b.opts.Observer; o != nil {
@@ -125,7 +125,7 @@ func (c *client) shutdown() {
 
 // disconnect handles DISCONNECT.
 func (c *client) disconnect(h wire.Header, body []byte) error {
-	d, err := wire.DecodeDisconnect(h, body, c.version, &c.b.limits)
+	d, err := wire.DecodeDisconnect(h, body, c.version, &c.b.options().wire)
 	if err != nil {
 		return err
 	}
@@ -148,7 +148,7 @@ func closeCode(r wire.ReasonCode) link.CloseCode {
 	switch r {
 	case wire.Success:
 		return link.CloseNormal
-	case wire.ServerShuttingDown, wire.UseAnotherServer, wire.ServerMoved:
+	case wire.ServerShuttingDown, wire.UseAnotherServer, wire.ServerMoved, wire.AdministrativeAction:
 		return link.CloseGoingAway
 	case wire.MalformedPacket, wire.ProtocolError, wire.UnsupportedProtocolVersion:
 		return link.CloseProtocolError

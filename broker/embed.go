@@ -40,6 +40,8 @@ func (m *Message) check(o *Options) error {
 		return fmt.Errorf("broker: topic %q: %w", m.Topic, err)
 	}
 	switch {
+	case !utf8.ValidString(m.Topic):
+		return fmt.Errorf("broker: topic %q is not UTF-8", m.Topic)
 	case reserved(m.Topic):
 		return fmt.Errorf("broker: topic %q is the server's own", m.Topic)
 	case m.QoS > 2:
@@ -48,10 +50,9 @@ func (m *Message) check(o *Options) error {
 		return fmt.Errorf("broker: payload of %d bytes; %d are allowed", len(m.Payload), o.MaximumPacketSize)
 	case m.PayloadIsText && !utf8.Valid(m.Payload):
 		return fmt.Errorf("broker: the payload is to be text and is not UTF-8")
-	case m.ResponseTopic != "":
-		if err := topic.CheckName(m.ResponseTopic); err != nil {
-			return fmt.Errorf("broker: response topic %q: %w", m.ResponseTopic, err)
-		}
+	}
+	if err := m.Check(); err != nil {
+		return fmt.Errorf("broker: %w", err)
 	}
 	return nil
 }
@@ -77,7 +78,7 @@ func (b *Broker) Publish(m Message) error {
 // publish is Publish; routed, if not nil, is called on a loop and told whether
 // there was a subscription.
 func (b *Broker) publish(m Message, routed func(matched bool)) error {
-	if err := m.check(&b.opts); err != nil {
+	if err := m.check(&b.options().Options); err != nil {
 		return err
 	}
 	if !b.running.Load() {

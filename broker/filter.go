@@ -13,6 +13,9 @@ type filter struct {
 	// share group here. Written by the loops that the bits belong to, when
 	// the first comes or the last goes; read by all that publish.
 	interest atomic.Uint64
+	// lasting is the same for sessions that are stored, and share groups with
+	// such members.
+	lasting atomic.Uint64
 	// loops[i] is owned by loop i, the element included.
 	loops []*filterLoop
 }
@@ -23,6 +26,7 @@ type filterLoop struct {
 	groups  []*shareGroup // whose home is this loop
 	walks   int           // unfinished deliveries that are, or wait to be, walking over members
 	holes   int           // members that left during a walk
+	lasting int           // members and groups that are stored
 	last    *walk         // the latest of these; nil if there is none
 	stamp   uint64        // of the latest walk that marked it, see manyFilters
 	at      int32         // its place among the filters of that walk
@@ -48,6 +52,10 @@ type subscription struct {
 	qos               byte
 	noLocal           bool
 	retainAsPublished bool
+	replaying         bool // retained messages are still to be sent, and the store knows
+	due               bool // their replay begins behind SUBACK
+	standing          standing
+	rules             uint32 // those that standing is of, see loop.rules
 }
 
 // subscriptions are those of one session, in the order they were made. The
@@ -140,6 +148,21 @@ func (l *loop) attachSub(s *session, sub *subscription) {
 	sub.filter, sub.topic = n.Filter, n.Filter // one copy for all
 	sub.pos, sub.born = int32(len(fl.members)), l.walkSeq
 	fl.members = append(fl.members, member{s, sub})
+	if s.stored != nil {
+		l.addLasting(n, fl, 1)
+	}
+}
+
+// addLasting counts n more, or fewer, stored subscribers.
+func (l *loop) addLasting(n *topic.Node[filter], fl *filterLoop, more int) {
+	before := fl.lasting
+	fl.lasting += more
+	switch bit := uint64(1) << l.id; {
+	case before == 0:
+		n.Value.lasting.Or(bit)
+	case fl.lasting == 0:
+		n.Value.lasting.And(^bit)
+	}
 }
 
 // detachSub is the inverse of attachSub, and leaves the share group.
@@ -151,6 +174,9 @@ func (l *loop) detachSub(s *session, sub *subscription) {
 		return
 	}
 	fl := sub.node.Value.loops[l.id]
+	if s.stored != nil {
+		l.addLasting(sub.node, fl, -1)
+	}
 	if fl.walks > 0 {
 		// A walk holds positions: leave a hole.
 		fl.members[sub.pos] = member{}

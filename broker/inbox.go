@@ -12,9 +12,10 @@ import (
 // crossing carries one message to another loop, with the filters that it
 // matched there: one post, however many subscribers.
 type crossing struct {
-	to    *loop
-	m     *message
-	nodes []*topic.Node[filter]
+	to      *loop
+	m       *message
+	nodes   []*topic.Node[filter]
+	posting *posting // of m, or nil
 }
 
 var crossings = sync.Pool{New: func() any { return new(crossing) }}
@@ -22,26 +23,38 @@ var crossings = sync.Pool{New: func() any { return new(crossing) }}
 // cross posts m to another loop.
 func (l *loop) cross(m *message, to *loop) {
 	x := crossings.Get().(*crossing)
-	x.to, x.m = to, m.own()
+	x.to, x.m, x.posting = to, m.own(), l.posting.enter()
 	bit := uint64(1) << to.id
 	for _, n := range l.nodes {
 		if n.Value.interest.Load()&bit != 0 {
 			x.nodes = append(x.nodes, n)
 		}
 	}
-	if to.inbox.pending.Add(int64(m.size())) > inboxHigh {
+	if to.inbox.pending.Add(int64(x.weight())) > inboxHigh {
 		l.flooding = true
 	}
 	l.link.Send(to.id, x)
 }
 
+// weight is what x counts for in the inbox. The time that many filters take on
+// the other loop counts as if it were bytes.
+func (x *crossing) weight() int {
+	w := x.m.size()
+	if len(x.nodes) > manyFilters {
+		w += len(x.nodes) * filterWeight
+	}
+	return w
+}
+
 // Run implements link.Task.
 func (x *crossing) Run(link.Loop) {
 	l, m := x.to, x.m
-	l.deliver(m, x.nodes, m.size())
+	l.goOn(x.posting)
+	l.deliver(m, x.nodes, x.weight())
+	l.closeSheet()
 	m.release()
 	clear(x.nodes)
-	x.to, x.m, x.nodes = nil, nil, x.nodes[:0]
+	x.to, x.m, x.nodes, x.posting = nil, nil, x.nodes[:0], nil
 	crossings.Put(x)
 }
 
@@ -59,6 +72,10 @@ const (
 	inboxHigh = 8 << 20
 	inboxLow  = 2 << 20
 )
+
+// filterWeight makes high water of an inbox about ten milliseconds of the work
+// that messages of many filters cause.
+const filterWeight = 64
 
 // congested returns a loop whose inbox is past its high water, or nil. A
 // loop's own may be: of what it has handed over for share groups.

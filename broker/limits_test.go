@@ -333,3 +333,36 @@ func TestLimits_PublishIsOverloaded(t *testing.T) {
 		s.run()
 	}
 }
+
+// SUBSCRIBEs full of filters take turns, so that others are heard in between.
+func TestLimits_ManyFiltersShareTheBudget(t *testing.T) {
+	s := newSim(t, 1, Options{})
+	var all []*simConn
+	for i := range 20 {
+		all = append(all, s.join(0, fmt.Sprint("c", i), wire.V5, 0))
+	}
+	for i, c := range all {
+		sub := wire.Subscribe{PacketID: 2}
+		for n := range 400 {
+			sub.Filters = append(sub.Filters, wire.Subscription{Filter: fmt.Sprintf("filters/%d/of/%d", n, i)})
+		}
+		c.feed(append(sub.Append(nil, wire.V5), byte(wire.PINGREQ)<<4, 0))
+	}
+	for turns := 1; s.turn(); turns++ {
+		served := 0
+		for i := range all {
+			served += s.sessionOf(fmt.Sprint("c", i)).subs.len() / 400
+		}
+		if served > 3*turns {
+			t.Fatalf("%d clients were served in %d turns", served, turns)
+		}
+	}
+	for i, c := range all {
+		if got := s.sessionOf(fmt.Sprint("c", i)).subs.len(); got != 400 {
+			t.Errorf("client %d has %d of 400 subscriptions", i, got)
+		}
+		if got := fmt.Sprintf("%v", c.types()); got != "[SUBACK PINGRESP]" {
+			t.Errorf("client %d got %s", i, got)
+		}
+	}
+}

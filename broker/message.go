@@ -4,6 +4,7 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"hashplus/broker/record"
 	"hashplus/broker/wire"
 )
 
@@ -26,10 +27,19 @@ type message struct {
 	qos      byte
 	retain   bool // as published
 
+	cold   bool         // of a retained message: the payload is in the store only
+	by     *Identity    // of a retained message: its publisher, see session.publisher
+	rules  uint32       // of a retained message: those that its publisher was asked about under, see loop.rules
 	static bool         // owned, and its bytes are left to the garbage collector: counting does nothing
 	refs   atomic.Int32 // of an owned message
 	buf    []byte       // the bytes of an owned message
 	owned  *message     // of a borrowed message: what own made of it
+
+	// Owned by the ledger's goroutine; id does not change once it is set, and
+	// loops may read it when they were told that the message is stored.
+	id    record.MessageID
+	filed bool // its body is stored under id
+	puts  int  // rows that the batch in the making has of it
 }
 
 // messages holds owned messages that nobody holds any more, with their
@@ -88,6 +98,7 @@ func (o *message) copy(m *message) {
 	copy(b[nt+np:], m.payload)
 	o.buf, o.topic, o.props, o.payload = b, b[:nt:nt], b[nt:nt+np:nt+np], b[nt+np:]
 	o.from, o.deadline, o.expiryAt, o.qos, o.retain = m.from, m.deadline, m.expiryAt, m.qos, m.retain
+	o.id, o.filed, o.puts, o.version = record.MessageID{}, false, 0, 0
 }
 
 // disown ends the borrowing of m: what own made lives on with its other

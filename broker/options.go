@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"time"
 )
 
@@ -56,6 +57,26 @@ type Options struct {
 	// Observer is told of connections, subscriptions and losses.
 	Observer Observer
 
+	// OpenStore opens the durable state: sessions with an expiry, what they are
+	// owed, retained messages. It is called by Recover, and again, on a goroutine
+	// of the broker's, after a store has failed and was closed. nil keeps
+	// everything in memory.
+	OpenStore func() (Store, error)
+	// ReadData makes an Identity's Data of what its MarshalBinary has returned. A
+	// will that is stored brings the Data of its client with it, if they are an
+	// encoding.BinaryMarshaler and take at most 64 KiB. Where they can't be had back
+	// after a restart, such a will is not published if there is an Authorizer.
+	ReadData func([]byte) (any, error)
+	// StoreStuck is called if a store that failed can't be closed, or is found to be
+	// damaged (ErrStoreDamaged) when it is opened again, so that only a new process
+	// can go on. nil: nothing is written any more.
+	StoreStuck func(error)
+	// MinFree is the space in bytes on the store's file system below which
+	// messages that would have to be stored are refused; default 256 MiB;
+	// negative: none, and a disk that the store itself has filled works again only
+	// when others make room.
+	MinFree int64
+
 	// Announced in CONNACK and enforced.
 	ReceiveMaximum    uint16 // QoS 1 and 2 messages a client may have on the way to us; default 1,024
 	MaximumPacketSize int    // bytes; default 1 MiB
@@ -78,10 +99,14 @@ type Options struct {
 	MaxUserProperties int // per packet; default 64
 	MaxSessions       int // connected or not; default 1,000,000
 	WriteQueueBytes   int // high water of a connection's write queue; default 1 MiB
+	Limits            Limits
 
 	// SysInterval is the time between two rounds of $SYS topics; default
 	// 10 s; negative: none.
 	SysInterval time.Duration
+	// Sys adds values that the broker does not know itself, such as those of the
+	// transport, to a round. Names are below $SYS/broker/.
+	Sys func(add func(name string, value int64))
 	// Version is what $SYS/broker/version says.
 	Version string
 	// ServerReference goes into DISCONNECT when the broker shuts down.
@@ -117,8 +142,10 @@ func (o *Options) EnsureDefaults() {
 	def(&o.MaxUserProperties, 64)
 	def(&o.MaxSessions, 1_000_000)
 	def(&o.WriteQueueBytes, 1<<20)
+	def(&o.MinFree, 256<<20)
 	def(&o.SysInterval, 10*time.Second)
 	def(&o.Version, "hashplus")
+	o.Limits.EnsureDefaults()
 }
 
 func def[T comparable](field *T, value T) {
@@ -143,7 +170,7 @@ func (o *Options) Validate() error {
 	within("MaxConnectSize", o.MaxConnectSize, 128, 1<<20)
 	within("MaxInflight", o.MaxInflight, 1, 65535)
 	within("MaxQueuedMessages", o.MaxQueuedMessages, 1, 1<<30)
-	within("MaxQueuedBytes", o.MaxQueuedBytes, 1024, 1<<40)
+	within("MaxQueuedBytes", o.MaxQueuedBytes, 1024, min(1<<40, math.MaxInt))
 	within("MaxSubscriptions", o.MaxSubscriptions, 1, 1<<24)
 	within("MaxTopicLevels", o.MaxTopicLevels, 1, 65535)
 	within("MaxTopicLength", o.MaxTopicLength, 1, 65535)
@@ -151,6 +178,9 @@ func (o *Options) Validate() error {
 	within("MaxSessions", o.MaxSessions, 1, 1<<30)
 	within("WriteQueueBytes", o.WriteQueueBytes, 4096, 1<<30)
 	within("QueueFull", int(o.QueueFull), 0, len(queueFullNames)-1)
+	if err := o.Limits.Validate(); err != nil {
+		faults = append(faults, err)
+	}
 	if o.ConnectTimeout < 0 {
 		faults = append(faults, fmt.Errorf("ConnectTimeout is %v; it must be positive", o.ConnectTimeout))
 	}

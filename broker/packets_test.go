@@ -81,8 +81,11 @@ func (s *sim) turnOf(loops ...int) {
 			c.serve()
 		}
 		for _, t := range l.mail() {
-			t.Run(l)
+			s.guard(func() { t.Run(l) })
 		}
-		s.b.Tick(l)
+		s.guard(func() { s.b.Tick(l) })
+		for _, c := range append(busy, l.busy...) {
+			c.depart()
+		}
 	}
 }

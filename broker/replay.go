@@ -24,6 +24,10 @@ type replay struct {
 	until  uint64 // the latest version to send
 	asked  int    // loops that have not answered
 	after  uint64 // the walk to wait for
+
+	fetching bool     // the payload of a cold message is being read
+	held     *message // that message, to be sent next
+	over     bool     // the walk is
 }
 
 // peekBudget is the number of steps in which to find out that there is nothing
@@ -42,21 +46,39 @@ func (s *session) begin(sub *subscription) {
 	}
 	l := s.loop
 	kept := &l.b.retained
-	r := &replay{sub: sub, until: kept.version.Load()}
-	found := false
-	done := kept.tree.Walk(sub.topic).Next(peekBudget, func(_ string, m *message) bool {
-		found = m.version <= r.until
-		return !found
-	})
-	if done && !found {
+	if !l.mayReplay(sub) {
+		s.replayed(sub)
 		return // most subscriptions have nothing, and ask nobody
 	}
+	r := &replay{sub: sub, until: kept.version.Load()}
 	r.cursor = kept.tree.Walk(sub.topic)
 	t := s.busy()
 	t.replays = append(t.replays, r)
 	r.asked = len(l.b.loops)
 	for _, o := range l.b.loops {
 		l.send(o, func(o *loop) { o.send(l, func(*loop) { s.answered(r) }) })
+	}
+}
+
+// mayReplay reports whether there are retained messages for sub, as far as a
+// short look tells.
+func (l *loop) mayReplay(sub *subscription) bool {
+	found := false
+	done := l.b.retained.tree.Walk(sub.topic).Next(peekBudget, func(string, *message) bool {
+		found = true
+		return false
+	})
+	return found || !done
+}
+
+// replayed notes that the replay for sub is over. If another has taken sub's place
+// since SUBSCRIBE, before the replay began, the store has that one.
+func (s *session) replayed(sub *subscription) {
+	if sub.replaying {
+		sub.replaying = false
+		if s.subs.find(sub.filter) == sub {
+			s.writeSubscription(sub)
+		}
 	}
 }
 
@@ -86,6 +108,18 @@ func (s *session) cancelReplay(sub *subscription) {
 	clear(s.replays[len(kept):])
 	s.replays = kept
 	s.wantReplay()
+}
+
+// inheritReplay has sub, which took old's place and asks for no retained messages of
+// its own, get what is left of those that old asked for [MQTT-3.3.1-9].
+func (s *session) inheritReplay(old, sub *subscription) {
+	sub.due, sub.replaying = old.due, old.replaying
+	old.due = false
+	for _, r := range s.replays {
+		if r.sub == old {
+			r.sub = sub
+		}
+	}
 }
 
 // wantReplay puts s on the loop's list of replays to continue in the next
@@ -135,17 +169,33 @@ func (s *session) continueReplay(budget int) bool {
 		return true
 	}
 	room := s.roomFor(r)
-	if !room {
+	if !room || r.fetching {
 		return false
 	}
-	done := r.cursor.Next(budget, func(_ string, m *message) bool {
-		if m.version <= r.until {
-			s.giveRetained(r.sub, m)
-			room = s.roomFor(r)
-		}
-		return room
-	})
+	if m := r.held; m != nil {
+		r.held = nil
+		s.giveRetained(r.sub, m)
+		room = s.roomFor(r)
+	}
+	if room && !r.over {
+		r.over = r.cursor.Next(budget, func(_ string, m *message) bool {
+			switch {
+			case m.version > r.until:
+			case m.cold:
+				s.fetch(r, m)
+			default:
+				s.giveRetained(r.sub, m)
+				room = s.roomFor(r)
+			}
+			return room && !r.fetching
+		})
+	}
+	if r.fetching {
+		return false
+	}
+	done := r.over
 	if done {
+		s.replayed(r.sub)
 		s.replays[0] = nil
 		if s.replays = s.replays[1:]; len(s.replays) == 0 {
 			s.replays = nil
@@ -167,7 +217,7 @@ func (s *session) roomFor(r *replay) bool {
 // giveRetained sends the retained message m; there is room for it.
 func (s *session) giveRetained(sub *subscription, m *message) {
 	l := s.loop
-	if m.expired(l.now()) || !s.mayReceive(m.topic) || !sub.accepts(s, m.from) {
+	if m.expired(l.now()) || !s.admits(sub, m) || !sub.accepts(s, m.from) || l.withdrawn(m) {
 		return
 	}
 	qos := min(sub.qos, m.qos)

@@ -18,6 +18,7 @@ func inReply(filter string) bool { return strings.HasPrefix(filter, replyRoot) |
 func (s *session) replyPrefix() string {
 	if s.reply == "" {
 		s.busy().reply = replyRoot + token() + "/"
+		s.rewrite()
 	}
 	return s.reply
 }

@@ -31,6 +31,34 @@ func TestRetain_Handling(t *testing.T) { // [MQTT-3.3.1-9] [MQTT-3.3.1-10] [MQTT
 	})
 }
 
+// What a SUBSCRIBE has asked for comes, even if the next one, in the same read,
+// asks for nothing: with the options of the latest, and once.
+func TestRetain_ComesForASubscriptionThatIsReplacedAtOnce(t *testing.T) { // [MQTT-3.3.1-9]
+	everyLoops(func(loops int) {
+		for _, stored := range []bool{false, true} {
+			s := newSim(t, loops, Options{})
+			join, store := s.join, s.run
+			if stored {
+				s := newStored(t, loops, Options{})
+				join, store = s.join, s.store
+			}
+			x := join(0, "x", wire.V5, 0)
+			x.feed(retained(wire.V5, "r", "kept", 2, 1))
+			x.feed(ackOf(wire.PUBREL, wire.V5, 1, 0))
+			store()
+			c := join(0, "c", wire.V5, 600)
+			first := wire.Subscribe{PacketID: 1, Filters: []wire.Subscription{{Filter: "r", QoS: 2}}}
+			second := wire.Subscribe{PacketID: 2, Filters: []wire.Subscription{{Filter: "r", QoS: 1, RetainHandling: 2}}}
+			c.feed(first.Append(nil, wire.V5))
+			c.feed(second.Append(nil, wire.V5))
+			store()
+			if got := c.publishes(wire.V5); len(got) != 1 || string(got[0].pub.Payload) != "kept" || got[0].pub.QoS != 1 {
+				t.Errorf("%d loops, stored %v: got %+v, want the retained message at QoS 1", loops, stored, got)
+			}
+		}
+	})
+}
+
 func TestRetain_AsPublished(t *testing.T) { // [MQTT-3.3.1-12] [MQTT-3.3.1-13]
 	everyLoops(func(loops int) {
 		s := newSim(t, loops, Options{})
@@ -347,9 +375,9 @@ func TestRetain_SweepSparesANewerValue(t *testing.T) {
 	s := newSim(t, 1, Options{})
 	r := &s.b.retained
 	old := &message{topic: []byte("r"), payload: []byte("old"), deadline: 1, static: true}
-	r.set(old)
+	r.set(old, s.b.live.Load())
 	fresh := &message{topic: []byte("r"), payload: []byte("new"), static: true}
-	r.set(fresh)
+	r.set(fresh, s.b.live.Load())
 	r.expire([]byte("r"), s.now)
 	if m := r.tree.Get([]byte("r")); m == nil || string(m.payload) != "new" {
 		t.Fatalf("got %v", m)

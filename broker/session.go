@@ -24,7 +24,9 @@ type session struct {
 
 	// Owned by the loop.
 	client   *client   // nil while not connected
+	arriving *client   // whose CONNACK waits for the store
 	absence  *absence  // nil while connected
+	stored   *stored   // nil unless it is in the store
 	identity *Identity // of the latest client; nil until asked for
 	subs     subscriptions
 	*traffic        // &loop.idle until busy
@@ -42,16 +44,18 @@ type session struct {
 type traffic struct {
 	window   window
 	pending  queue
-	received map[uint16]struct{} // QoS 2 publishes that came in and were not released
+	received map[uint16]*receipt // QoS 2 publishes that came in and were not released
 	replays  []*replay           // retained messages on their way, in the order of SUBSCRIBE
 	reply    string              // its reply prefix, "" until asked for
 	dropped  uint64              // messages lost to a full queue
+	posting  *posting            // of its latest publish that went to several loops
 }
 
 // absence is what a session waits for while it is not connected.
 type absence struct {
 	timer link.Timer
 	will  *will // nil, or waiting for its delay
+	since int64 // when it began
 	endAt int64 // when the session ends
 }
 
@@ -80,7 +84,7 @@ func (s *session) online() bool { return s.client != nil || s.sink != nil }
 func (s *session) attach(c *client) {
 	s.client = c
 	s.present()
-	s.quota = int32(min(int(c.receiveMaximum), s.loop.b.opts.MaxInflight))
+	s.quota = int32(min(int(c.receiveMaximum), s.loop.b.options().MaxInflight))
 	if s.window.count > 0 {
 		s.window.next = s.window.head
 	}
@@ -88,6 +92,14 @@ func (s *session) attach(c *client) {
 		s.window.slot(n).quota = false
 	}
 	s.pump()
+	if st := s.stored; st != nil && st.resume {
+		st.resume = false
+		s.subs.each(func(sub *subscription) {
+			if sub.replaying {
+				s.begin(sub)
+			}
+		})
+	}
 	s.wantReplay() // of what the last connection was too short for
 	s.groupsChanged()
 }
@@ -98,7 +110,7 @@ func (s *session) detach(w *will) {
 	l := s.loop
 	s.client = nil
 	if w != nil && (w.delay == 0 || s.expiry == 0) {
-		l.fire(w)
+		l.fire(s, w)
 		w = nil
 	}
 	if s.expiry == 0 {
@@ -106,13 +118,20 @@ func (s *session) detach(w *will) {
 		return
 	}
 	s.groupsChanged()
-	now := l.now()
-	a := &absence{endAt: maxTime, will: w}
+	s.leaveSince(l.now(), w)
+	s.rewrite()
+	s.chill()
+}
+
+// leaveSince begins the session's absence, as of the time at. w is the will that
+// waits for it to last, or nil.
+func (s *session) leaveSince(at int64, w *will) {
+	a := &absence{endAt: maxTime, since: at, will: w}
 	if s.expiry != neverExpires {
-		a.endAt = now + int64(s.expiry)*second
+		a.endAt = at + int64(s.expiry)*second
 	}
 	if w != nil {
-		w.due = now + int64(w.delay)*second
+		w.due = at + int64(w.delay)*second
 	}
 	a.timer.Owner = s
 	s.absence = a
@@ -151,7 +170,7 @@ func (s *session) Expire(*link.Timer) {
 	}
 	if w := a.will; w != nil && now >= w.due {
 		a.will = nil
-		s.loop.fire(w)
+		s.loop.fire(s, w)
 	}
 	s.rearm()
 }
@@ -171,40 +190,47 @@ func (s *session) end() {
 		l.stats.sessions.Add(-1)
 	}
 	if w != nil {
-		l.fire(w)
+		l.fire(s, w)
 	}
 	// The groups are left first, so that they don't offer s what it gives back.
 	s.subs.each(func(sub *subscription) { l.detachSub(s, sub) })
 	s.subs = subscriptions{}
 	for n := s.window.head; n < s.window.tail(); n++ {
 		d := s.window.slot(n)
-		if d.msg == nil {
+		if d.absent() { // the ledger gives it back where that is due
 			continue
 		}
 		if d.group != nil && d.qos == 1 {
-			d.group.giveBack(l, d.msg, d.seq)
+			if d.stored {
+				s.strike(d)
+			}
+			d.group.giveBack(l, d)
 			continue
 		}
 		if d.group != nil {
 			l.drop(s, d.msg, DropSharedSessionEnded) // [MQTT-4.8.2-5]
 		}
+		if d.kept {
+			l.notes().strikeGroup(d.group, d.seq)
+		}
 		d.msg.release()
 	}
 	l.stats.queued.Add(-int64(s.pending.count))
-	for s.pending.count > 0 {
-		s.pending.pop().msg.release()
-	}
+	s.pending.clear()
 	s.traffic = &l.idle
+	if st := s.stored; st != nil {
+		l.forget(s.id, st.owner)
+	}
 }
 
 // writable reports whether the client's write queue is below high water; if
 // not, the client is told when it has drained.
 func (s *session) writable() bool {
 	c := s.client
-	if c.conn.Buffered() < c.b.opts.WriteQueueBytes {
+	if c.conn.Buffered() < c.b.options().WriteQueueBytes {
 		return true
 	}
-	c.conn.NotifyBelow(c.b.opts.WriteQueueBytes / 2)
+	c.conn.NotifyBelow(c.b.options().WriteQueueBytes / 2)
 	return false
 }
 
@@ -243,6 +269,13 @@ func (s *session) pump() {
 			s.window.next++
 			continue
 		}
+		if d.held { // written goes on
+			return
+		}
+		if d.state == published && d.absent() {
+			s.load(d.row)
+			return
+		}
 		if d.state == published && !s.mayReceive(d.msg.topic) {
 			s.forgo(d)
 			continue
@@ -261,39 +294,64 @@ func (s *session) pump() {
 		s.window.next++
 		s.transmit(n, d)
 	}
-	for s.pending.count > 0 && s.quota > 0 && !s.window.full() && s.writable() {
+	for s.pending.count > 0 && int(s.quota) > s.unsent() && !s.window.full() && s.writable() {
+		next := s.pending.first()
+		if next == nil {
+			s.load(s.pending.cold.from)
+			return
+		}
+		if s.stored != nil && !next.stored { // written goes on
+			return
+		}
 		d := s.pending.pop()
 		s.loop.stats.queued.Add(-1)
-		if d.msg.expired(s.loop.now()) {
-			s.loop.drop(s, d.msg, DropExpired) // [MQTT-3.3.2-5]
-			d.msg.release()
+		switch {
+		case d.msg.expired(s.loop.now()): // [MQTT-3.3.2-5]
+			s.loop.drop(s, d.msg, DropExpired)
+		case s.mayReceive(d.msg.topic):
+			s.launch(d)
 			continue
 		}
-		if !s.mayReceive(d.msg.topic) {
-			d.msg.release()
-			continue
-		}
-		s.launch(d)
+		s.strike(&d)
+		d.msg.release()
 	}
 }
+
+// unsent is how many deliveries of the window wait for one that is held.
+func (s *session) unsent() int { return int(s.window.tail() - s.window.next) }
 
 // forgo ends a delivery whose receiver has lost the right to it since it was
 // first sent. Other members of a share group may have it.
 func (s *session) forgo(d *delivery) {
 	if d.group != nil && d.qos == 1 {
-		d.group.giveBack(s.loop, d.msg, d.seq)
+		if s.stored != nil {
+			s.strike(d)
+		}
+		d.group.giveBack(s.loop, d)
 	} else {
+		s.strike(d)
 		d.msg.release()
 	}
-	s.window.finish(d)
+	s.window.finish(d, &s.loop.rings)
 }
 
 // launch gives d, for which there is room, a packet identifier and sends it, as
-// transmit does.
+// transmit does. Where the store must know of that before, pump sends it.
 func (s *session) launch(d delivery) bool {
-	n := s.busy().window.push(d)
+	n := s.busy().window.push(d, &s.loop.rings)
+	slot := s.window.slot(n)
+	switch {
+	case s.stored == nil:
+	case slot.row == 0:
+		s.writeRow(slot, n, true)
+	default:
+		s.mark(slot, n)
+	}
+	if slot.held || s.window.next != n {
+		return true
+	}
 	s.window.next = n + 1
-	return s.transmit(n, s.window.slot(n))
+	return s.transmit(n, slot)
 }
 
 // transmit writes the PUBLISH of slot n. A message that the client's Maximum
@@ -302,8 +360,9 @@ func (s *session) transmit(n uint64, d *delivery) (sent bool) {
 	ok := s.client.writePublish(d.msg, d.qos, d.retain, d.sent, packetID(n), d.subIDs)
 	if !ok {
 		s.loop.drop(s, d.msg, DropTooLarge)
+		s.strike(d)
 		d.msg.release()
-		s.window.finish(d)
+		s.window.finish(d, &s.loop.rings)
 		return false
 	}
 	d.sent, d.quota = true, true
@@ -313,19 +372,20 @@ func (s *session) transmit(n uint64, d *delivery) (sent bool) {
 
 // complete ends the delivery d: the receiver has it, or refused it.
 func (s *session) complete(d *delivery) {
+	s.strike(d)
 	if d.msg != nil {
 		d.msg.release()
 	}
 	if d.quota {
 		s.quota++
 	}
-	s.window.finish(d)
+	s.window.finish(d, &s.loop.rings)
 }
 
 // enqueue keeps a message that can't leave now. It takes over d.msg.
 func (s *session) enqueue(d delivery) {
 	l := s.loop
-	o := &l.b.opts
+	o := l.b.options()
 	if d.msg.size() > o.MaxQueuedBytes { // no use in making room for it
 		l.drop(s, d.msg, DropQueueFull)
 		d.msg.release()
@@ -335,10 +395,9 @@ func (s *session) enqueue(d delivery) {
 		s.overflowed()
 		switch {
 		case o.QueueFull == DropOldest && s.pending.count > 0:
-			old := s.pending.pop()
-			l.stats.queued.Add(-1)
-			l.drop(s, old.msg, DropQueueFull)
-			old.msg.release()
+			if !s.dropOldest() {
+				break
+			}
 			continue
 		case o.QueueFull == Disconnect:
 			l.drop(s, d.msg, DropQueueFull)
@@ -352,8 +411,34 @@ func (s *session) enqueue(d delivery) {
 		d.msg.release()
 		return
 	}
+	if s.stored != nil {
+		s.writeRow(&d, 0, false)
+	}
 	s.busy().pending.push(d)
 	l.stats.queued.Add(1)
+}
+
+// dropOldest makes room in the queue, which is not empty. It reports false if
+// what waits longest is being read from the store just now.
+func (s *session) dropOldest() bool {
+	l := s.loop
+	if s.pending.first() != nil {
+		old := s.pending.pop()
+		l.drop(s, old.msg, DropQueueFull)
+		s.strike(&old)
+		old.msg.release()
+	} else {
+		st := s.stored
+		if st.loading {
+			return false
+		}
+		l.notes().add(change{kind: trimRows, s: s, owner: st.owner, row: s.pending.cold.from})
+		st.blind = true
+		bump(&l.stats.dropped[DropQueueFull], 1)
+		s.pending.trim()
+	}
+	l.stats.queued.Add(-1)
+	return true
 }
 
 // overflowed logs the first loss of a session.
@@ -361,21 +446,6 @@ func (s *session) overflowed() {
 	t := s.busy()
 	if t.dropped++; t.dropped == 1 {
 		s.loop.b.log.Warn("session queue is full", "client", s.id, "messages", s.pending.count,
-			"bytes", s.pending.bytes, "policy", s.loop.b.opts.QueueFull.String())
+			"bytes", s.pending.bytes, "policy", s.loop.b.options().QueueFull.String())
 	}
-}
-
-// mayReceive asks the Authorizer whether the session may have messages of
-// topic. Of the reply space it gets none but its own, see ownsReply.
-func (s *session) mayReceive(topic []byte) bool {
-	az := s.loop.b.opts.Authorizer
-	return az == nil || s.sink != nil || hasPrefix(topic, replyRoot) || az.CanReceive(s.who(), topic)
-}
-
-// who is the identity of s.
-func (s *session) who() *Identity {
-	if s.identity == nil {
-		s.identity = &Identity{ClientID: s.id, Username: s.username}
-	}
-	return s.identity
 }

@@ -1,6 +1,12 @@
 package broker
 
-import "hashplus/topic"
+import (
+	"cmp"
+	"slices"
+
+	"hashplus/broker/record"
+	"hashplus/topic"
+)
 
 // groupKey names a share group: `$share/{name}/{filter}`.
 type groupKey struct{ name, filter string }
@@ -20,12 +26,15 @@ type shareGroup struct {
 	next    int         // whose turn it is
 	waiting []groupItem // QoS 1 and 2 that no member had room for, by seq
 	bytes   int         // of waiting
-	seq     uint64
+	owner   uint64      // what it is in the store; 0 without one. Immutable
+	lasting int         // members whose sessions are stored
 }
 
 type groupItem struct {
-	m   *message // owned
-	seq uint64
+	m    *message // owned
+	seq  uint64
+	kept bool // it has a row in the store
+	late bool // not yet: until then nobody gets it, see written
 }
 
 // group returns the group of key, whose home is l, made if there is none.
@@ -33,6 +42,9 @@ func (l *loop) group(key groupKey) *shareGroup {
 	g := l.groups[key]
 	if g == nil {
 		g = &shareGroup{key: key, home: l}
+		if l.b.ledger != nil {
+			g.owner = record.GroupOwner(l.b.ledger.node, key.name, key.filter)
+		}
 		g.node, g.part = l.partOf(key.filter)
 		g.part.groups = append(g.part.groups, g)
 		l.groups[key] = g
@@ -48,6 +60,9 @@ func (g *shareGroup) remove(m *groupMember) {
 			if g.next > i {
 				g.next--
 			}
+			if m.lasts {
+				g.addLasting(-1)
+			}
 			break
 		}
 	}
@@ -58,10 +73,20 @@ func (g *shareGroup) remove(m *groupMember) {
 	g.drainAll()
 }
 
+// addLasting counts n more members whose sessions are stored: as long as there
+// is one, so is what waits for the group.
+func (g *shareGroup) addLasting(n int) {
+	before := g.lasting
+	if g.lasting += n; (before == 0) != (g.lasting == 0) {
+		g.home.addLasting(g.node, g.part, n)
+	}
+}
+
 // dissolve ends a group without members.
 func (g *shareGroup) dissolve() {
 	for _, it := range g.waiting {
 		g.home.drop(nil, it.m, DropSharedNoMember)
+		g.strike(it.seq, it.kept)
 		it.m.release()
 	}
 	bump(&g.home.stats.queued, -int64(len(g.waiting)))
@@ -79,21 +104,26 @@ func (g *shareGroup) dissolve() {
 // publish gives msg to the next member that can take it. What nobody can take
 // now waits, if somebody may later.
 func (g *shareGroup) publish(msg *message) {
-	g.seq++
-	if msg.qos > 0 && len(g.waiting) > 0 {
-		g.keep(msg, g.seq)
-		return
-	}
-	if !g.give(msg, g.seq) {
-		g.keep(msg, g.seq)
+	g.home.shareSeq++
+	seq := g.home.shareSeq
+	if msg.qos > 0 && len(g.waiting) > 0 || !g.give(msg, seq, false) {
+		g.keep(msg, seq, false)
 	}
 }
 
-// give offers msg to the members in turn.
-func (g *shareGroup) give(msg *message, seq uint64) bool {
+// strike takes a message of the group out of the store, if it is kept there.
+func (g *shareGroup) strike(seq uint64, kept bool) {
+	if kept {
+		g.home.notes().strikeGroup(g, seq)
+	}
+}
+
+// give offers msg to the members in turn. kept says that the store has it in a
+// row of the group's.
+func (g *shareGroup) give(msg *message, seq uint64, kept bool) bool {
 	for i := range g.members {
 		at := (g.next + i) % len(g.members)
-		if g.offer(g.members[at], msg, seq) {
+		if g.offer(g.members[at], msg, seq, kept) {
 			g.next = at + 1
 			return true
 		}
@@ -103,12 +133,12 @@ func (g *shareGroup) give(msg *message, seq uint64) bool {
 
 // offer gives msg to m if it has room. A member on another loop may still
 // return it.
-func (g *shareGroup) offer(m *groupMember, msg *message, seq uint64) bool {
+func (g *shareGroup) offer(m *groupMember, msg *message, seq uint64, kept bool) bool {
 	if !m.online || !g.allows(m, msg) {
 		return false
 	}
 	if m.s.loop == g.home {
-		return m.s.take(m, msg, seq)
+		return m.s.take(m, msg, seq, kept, g.lasting > 0)
 	}
 	if m.counts(msg) {
 		if m.credit <= 0 {
@@ -118,30 +148,43 @@ func (g *shareGroup) offer(m *groupMember, msg *message, seq uint64) bool {
 	} else if m.slow {
 		return false
 	}
-	g.home.handOver(m, msg, seq)
+	g.home.handOver(m, msg, seq, kept)
 	return true
 }
 
 // allows asks the Authorizer whether m may have msg.
 func (g *shareGroup) allows(m *groupMember, msg *message) bool {
-	az := g.home.b.opts.Authorizer
-	return az == nil || m.who == nil || az.CanReceive(m.who, msg.topic)
+	if m.who == nil {
+		return true
+	}
+	if m.rules != g.home.rules {
+		m.standing, m.rules = g.home.judge(m.who, g.key.filter), g.home.rules
+	}
+	return m.standing == cleared || m.standing == screened && g.home.az.CanReceive(m.who, msg.topic)
 }
 
 // keep puts msg into the queue of the group, at its place.
-func (g *shareGroup) keep(msg *message, seq uint64) {
-	o := &g.home.b.opts
+func (g *shareGroup) keep(msg *message, seq uint64, kept bool) {
+	o := g.home.b.options()
 	if !g.mayWait(msg) {
 		g.home.drop(nil, msg, DropSharedNoMember)
+		g.strike(seq, kept)
 		return
 	}
 	if len(g.waiting) >= o.MaxQueuedMessages || g.bytes+msg.size() > o.MaxQueuedBytes {
 		if o.QueueFull != DropOldest || len(g.waiting) == 0 {
 			g.home.drop(nil, msg, DropQueueFull)
+			g.strike(seq, kept)
 			return
 		}
 		g.home.drop(nil, g.waiting[0].m, DropQueueFull)
+		g.strike(g.waiting[0].seq, g.waiting[0].kept)
 		g.unwait().release()
+	}
+	late := g.lasting > 0 && !kept
+	if late {
+		g.home.sheet().putGroup(g, msg, seq, true)
+		kept = true
 	}
 	at := len(g.waiting)
 	for at > 0 && g.waiting[at-1].seq > seq {
@@ -149,7 +192,7 @@ func (g *shareGroup) keep(msg *message, seq uint64) {
 	}
 	g.waiting = append(g.waiting, groupItem{})
 	copy(g.waiting[at+1:], g.waiting[at:])
-	g.waiting[at] = groupItem{msg.own(), seq}
+	g.waiting[at] = groupItem{msg.own(), seq, kept, late}
 	g.bytes += msg.size()
 	bump(&g.home.stats.queued, 1)
 }
@@ -191,8 +234,10 @@ func (g *shareGroup) drain(m *groupMember) {
 		it := g.waiting[0]
 		why := DropExpired
 		switch {
+		case it.late:
+			return
 		case it.m.expired(g.home.now()):
-		case g.offer(m, it.m, it.seq):
+		case g.offer(m, it.m, it.seq, it.kept):
 			g.unwait().release()
 			continue
 		case g.mayWait(it.m):
@@ -201,7 +246,22 @@ func (g *shareGroup) drain(m *groupMember) {
 			why = DropSharedNoMember
 		}
 		g.home.drop(nil, it.m, why)
+		g.strike(it.seq, it.kept)
 		g.unwait().release()
+	}
+}
+
+// written is told, at home, that the store has the row of message seq. Only now may
+// a member have it: given away earlier, it could be stored for the member before its
+// publisher's packet identifier is, and come twice after a crash.
+func (g *shareGroup) written(seq uint64) {
+	i, found := slices.BinarySearchFunc(g.waiting, seq, func(it groupItem, seq uint64) int { return cmp.Compare(it.seq, seq) })
+	if !found {
+		return
+	}
+	g.waiting[i].late = false
+	if i == 0 {
+		g.drainAll()
 	}
 }
 
@@ -217,17 +277,24 @@ func (g *shareGroup) drainAll() {
 	}
 }
 
-// giveBack returns a message whose member's session has ended: it is for the
-// other members. l is the caller's loop.
-func (g *shareGroup) giveBack(l *loop, msg *message, seq uint64) {
-	l.send(g.home, func(*loop) { g.returned(msg, seq) })
+// giveBack returns the message of d, whose member's session has ended or lost
+// the right to it: it is for the other members. l is the session's loop. If the
+// session was stored, the message becomes the group's again in the batch that
+// takes it from the session.
+func (g *shareGroup) giveBack(l *loop, d *delivery) {
+	msg, seq, kept := d.msg, d.seq, d.kept
+	if d.row != 0 {
+		l.notes().putGroup(g, msg, seq, false)
+		kept = true
+	}
+	l.send(g.home, func(*loop) { g.returned(msg, seq, kept) })
 }
 
 // returned takes a message back and looks for another member. It takes over
 // the caller's count of msg.
-func (g *shareGroup) returned(msg *message, seq uint64) {
-	if len(g.waiting) > 0 && g.waiting[0].seq < seq || !g.give(msg, seq) {
-		g.keep(msg, seq)
+func (g *shareGroup) returned(msg *message, seq uint64, kept bool) {
+	if len(g.waiting) > 0 && g.waiting[0].seq < seq || !g.give(msg, seq, kept) {
+		g.keep(msg, seq, kept)
 	}
 	msg.release()
 }

@@ -20,8 +20,11 @@ type groupMember struct {
 	group    *shareGroup
 	qos      byte      // of the subscription
 	who      *Identity // for the Authorizer; nil: not asked
+	standing standing  // of the subscription, under rules; see loop.rules
+	rules    uint32
 	online   bool
 	outlives bool // the session outlives its connection
+	lasts    bool // and is stored
 	slow     bool // returned a message that does not count; see counts
 	credit   int  // messages it can take, as it last said, less what was sent since
 }
@@ -35,7 +38,7 @@ type memberState struct {
 
 func (s *session) memberState() memberState {
 	st := memberState{online: s.online(), outlives: s.expiry != 0, free: s.free()}
-	if s.sink == nil && s.loop.b.opts.Authorizer != nil {
+	if s.sink == nil && !s.stranger() {
 		st.who = s.who()
 	}
 	return st
@@ -49,6 +52,9 @@ func (m *groupMember) join(key groupKey, st memberState, done func()) {
 		g := h.group(key)
 		m.group, m.qos = g, qos
 		g.members = append(g.members, m)
+		if m.lasts = m.s.stored != nil; m.lasts {
+			g.addLasting(1)
+		}
 		m.update(st)
 		h.send(from, func(*loop) { done() })
 	})
@@ -77,6 +83,7 @@ func (m *groupMember) leave(l *loop) {
 // update notes, at home, what m's session says of itself.
 func (m *groupMember) update(st memberState) {
 	m.who, m.online, m.outlives, m.credit, m.slow = st.who, st.online, st.outlives, st.free, false
+	m.rules = 0
 	if m.online {
 		m.group.drain(m)
 	} else {
@@ -165,18 +172,22 @@ func (r *roomReport) Run(link.Loop) {
 // counts in the inbox of the group's home: so whoever publishes to the group
 // faster than its members' loops can follow is paused.
 type handover struct {
-	m    *groupMember
-	msg  *message
-	seq  uint64
-	size int
+	m       *groupMember
+	msg     *message
+	seq     uint64
+	size    int
+	kept    bool     // the store has it in a row of the group's
+	lasting bool     // the group is one that is stored
+	posting *posting // of the message, or nil
 }
 
 var handovers = sync.Pool{New: func() any { return new(handover) }}
 
 // handOver sends msg to m; l is the group's home.
-func (l *loop) handOver(m *groupMember, msg *message, seq uint64) {
+func (l *loop) handOver(m *groupMember, msg *message, seq uint64, kept bool) {
 	h := handovers.Get().(*handover)
 	h.m, h.msg, h.seq, h.size = m, msg.own(), seq, msg.size()
+	h.kept, h.lasting, h.posting = kept, m.group.lasting > 0, l.posting.enter()
 	if l.inbox.pending.Add(int64(h.size)) > inboxHigh {
 		l.flooding = true
 	}
@@ -185,23 +196,30 @@ func (l *loop) handOver(m *groupMember, msg *message, seq uint64) {
 
 // Run implements link.Task.
 func (h *handover) Run(link.Loop) {
-	m, msg, seq := h.m, h.msg, h.seq
+	m, msg, seq, kept, lasting := h.m, h.msg, h.seq, h.kept, h.lasting
 	l := m.s.loop
 	l.took(m.home, h.size)
-	h.m, h.msg = nil, nil
+	l.goOn(h.posting)
+	h.m, h.msg, h.posting = nil, nil, nil
 	handovers.Put(h)
-	if !m.left && !m.s.ended && m.s.take(m, msg, seq) {
+	taken := !m.left && !m.s.ended && m.s.take(m, msg, seq, kept, lasting)
+	t := l.posting
+	l.posting = nil
+	if taken {
 		msg.release()
+		t.leave()
 		return
 	}
-	l.link.Send(m.home.id, &refusedHandover{m, msg, seq})
+	l.link.Send(m.home.id, &refusedHandover{m, msg, seq, kept, t})
 }
 
 // refusedHandover takes back a message that the member had no room for.
 type refusedHandover struct {
-	m   *groupMember
-	msg *message
-	seq uint64
+	m       *groupMember
+	msg     *message
+	seq     uint64
+	kept    bool
+	posting *posting
 }
 
 // Run implements link.Task.
@@ -211,17 +229,34 @@ func (r *refusedHandover) Run(link.Loop) {
 	} else {
 		r.m.slow = true
 	}
-	r.m.group.returned(r.msg, r.seq)
+	l := r.m.home
+	l.goOn(r.posting)
+	r.m.group.returned(r.msg, r.seq, r.kept)
+	l.closeSheet()
 }
 
 // take gives a share group's message to s, if it can be on its way at once. If
-// not, the group is told when there is room again.
-func (s *session) take(m *groupMember, msg *message, seq uint64) bool {
+// not, the group is told when there is room again. kept says that the store has
+// the message in a row of the group's, lasting that it has to have it somewhere.
+func (s *session) take(m *groupMember, msg *message, seq uint64, kept, lasting bool) bool {
 	qos, retain := min(m.sub.qos, msg.qos), msg.retain && m.sub.retainAsPublished
+	through := func() {
+		if kept {
+			s.loop.notes().strikeGroup(m.group, seq)
+		}
+	}
 	if s.sink != nil {
-		return s.sink.room() > 0 && s.sink.accept(msg, qos, retain)
+		if s.sink.room() <= 0 || !s.sink.accept(msg, qos, retain) {
+			return false
+		}
+		through()
+		return true
 	}
 	if s.client == nil {
+		return false
+	}
+	if !s.admits(m.sub, msg) { // home does not know it yet, and asks again when it does
+		s.wantReport()
 		return false
 	}
 	if qos == 0 {
@@ -231,12 +266,22 @@ func (s *session) take(m *groupMember, msg *message, seq uint64) bool {
 		if !s.client.writePublish(msg, 0, retain, false, 0, m.sub.ids) {
 			s.loop.drop(s, msg, DropTooLarge)
 		}
+		through()
 		return true
 	}
 	if !s.ready() {
 		return false
 	}
 	d := delivery{msg: msg.own(), qos: qos, retain: retain, subIDs: m.sub.ids, group: m.group, seq: seq}
+	switch {
+	case s.stored != nil: // it gets a row of the session's, see launch
+		through()
+	case kept:
+		d.kept = true
+	case lasting:
+		s.loop.sheet().putGroup(m.group, msg, seq, false)
+		d.kept = true
+	}
 	if !s.launch(d) && m.home != s.loop {
 		s.wantReport() // no acknowledgement will say that the room is still there
 	}

@@ -19,6 +19,22 @@ type sim struct {
 	b     *Broker
 	loops []*simLoop
 	now   int64
+	// survives has panics end what is called and no more, as in a transport. It
+	// counts them.
+	survives bool
+	panics   int
+}
+
+// guard calls f.
+func (s *sim) guard(f func()) {
+	if s.survives {
+		defer func() {
+			if recover() != nil {
+				s.panics++
+			}
+		}()
+	}
+	f()
 }
 
 type simLoop struct {
@@ -103,12 +119,16 @@ func (s *sim) turn() (more bool) {
 		}
 		tasks := l.mail()
 		for _, t := range tasks {
-			t.Run(l)
+			s.guard(func() { t.Run(l) })
 		}
-		more = s.b.Tick(l) || more || len(tasks) > 0
+		s.guard(func() { more = s.b.Tick(l) || more })
+		more = more || len(tasks) > 0
 		for _, c := range append(busy, l.busy...) {
 			more = c.depart() || more
 		}
+	}
+	for _, l := range s.loops { // a tick may have sent to a loop that was before it
+		more = more || len(l.tasks) > 0
 	}
 	return more
 }
@@ -150,6 +170,7 @@ type simConn struct {
 	closed bool // by us
 	gone   bool // Closed was called
 	code   link.CloseCode
+	reason string
 	pong   int64
 	listed bool // in its loop's busy
 	shared int  // payloads that went by reference
@@ -205,8 +226,8 @@ func (c *simConn) Resume()           { c.paused = false; c.wake() }
 func (c *simConn) Yield()            { c.wake() }
 func (c *simConn) Move(to int)       { c.moveTo = to; c.wake() }
 func (c *simConn) LastPong() int64   { return c.pong }
-func (c *simConn) Close(code link.CloseCode, _ string) {
-	c.closed, c.code = true, code
+func (c *simConn) Close(code link.CloseCode, reason string) {
+	c.closed, c.code, c.reason = true, code, reason
 	c.wake()
 }
 func (c *simConn) Abort() { c.closed = true; c.wake() }
@@ -226,7 +247,8 @@ func (c *simConn) serve() (more bool) {
 		}
 	}
 	if !c.paused && !c.closed && c.moveTo < 0 && len(c.in) > 0 {
-		n := c.stream.Data(c.in)
+		n := len(c.in)
+		c.s.guard(func() { n = c.stream.Data(c.in) })
 		c.in = c.in[n:]
 		more = more || n > 0
 	}

@@ -12,6 +12,7 @@ type stats struct {
 	connected, sessions, subscriptions, queued atomic.Int64
 	packetsIn, packetsOut, bytesIn, bytesOut   atomic.Int64
 	publishIn, publishOut                      atomic.Int64
+	throttled                                  atomic.Int64 // pauses of publishers
 	dropped                                    [dropReasons]atomic.Int64
 
 	_ [64]byte
@@ -43,11 +44,12 @@ const (
 	DropSharedNoMember                       // no member of a share group could take it
 	DropSharedSessionEnded                   // QoS 2, sent to a member whose session ended
 	DropOverloaded                           // an in-process subscriber has no room
+	DropNotStored                            // it would have to be stored, and can't be now; its publisher was told
 	dropReasons
 )
 
 var dropNames = [dropReasons]string{
-	"slow-reader", "queue-full", "expired", "too-large", "shared-no-member", "shared-session-ended", "overloaded",
+	"slow-reader", "queue-full", "expired", "too-large", "shared-no-member", "shared-session-ended", "overloaded", "not-stored",
 }
 
 func (d DropReason) String() string { return dropNames[d] }
@@ -71,12 +73,26 @@ type Stats struct {
 	BytesReceived, BytesSent                             int64 // of MQTT packets
 	PublishReceived, PublishSent                         int64
 	Dropped                                              map[string]int64 // by DropReason
+
+	Throttled       int64 // times that a publisher was read from more slowly, for Limits
+	RefusedMemory   int64 // because memory is short
+	RefusedRetained int64 // because there are as many retained messages as may be
+	RefusedBanned   int64 // clients that are banned
+	BansActive      int64
+	Bans            int64
+	MemoryUsed      int64 // bytes, as SetMemory was told
+	MemoryShort     bool
 }
 
 // Stats adds up the counters of all loops. Any goroutine.
 func (b *Broker) Stats() Stats {
 	s := Stats{Retained: int64(b.retained.tree.Len()), Dropped: make(map[string]int64, dropReasons)}
+	b.bans.sweep(b.clock())
+	s.RefusedMemory, s.RefusedRetained, s.RefusedBanned = b.refused.memory.Load(), b.refused.retained.Load(), b.refused.banned.Load()
+	s.BansActive, s.Bans = b.bans.active.Load(), b.bans.total.Load()
+	s.MemoryUsed, s.MemoryShort = b.memory.used.Load(), b.memory.short.Load()
 	for _, l := range b.loops {
+		s.Throttled += l.stats.throttled.Load()
 		s.Connected += l.stats.connected.Load()
 		s.Sessions += l.stats.sessions.Load()
 		s.Subscriptions += l.stats.subscriptions.Load()

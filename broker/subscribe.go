@@ -10,7 +10,7 @@ import (
 // subscribe handles SUBSCRIBE. SUBACK waits until every filter is in place: a
 // message published after it reaches the client.
 func (c *client) subscribe(h wire.Header, body []byte) error {
-	p, err := wire.DecodeSubscribe(h, body, c.version, &c.b.limits)
+	p, err := wire.DecodeSubscribe(h, body, c.version, &c.b.options().wire)
 	if err != nil {
 		return err
 	}
@@ -18,10 +18,22 @@ func (c *client) subscribe(h wire.Header, body []byte) error {
 	reasons := make([]wire.ReasonCode, len(p.Filters))
 	var replays []*subscription
 	finish := func() {
-		c.write(wire.AppendSuback(nil, c.version, p.PacketID, reasons))
-		for _, sub := range replays {
-			s.begin(sub)
+		a := answer{packet: wire.AppendSuback(nil, c.version, p.PacketID, reasons), then: func() {
+			for _, sub := range replays {
+				if !sub.due { // it may have gone meanwhile, or left it to the one in its place
+					sub = s.subs.find(sub.filter)
+				}
+				if sub != nil && sub.due {
+					sub.due = false
+					s.begin(sub)
+				}
+			}
+		}}
+		if s.stored == nil {
+			c.answer(a)
+			return
 		}
+		c.owe(c.l.notes(), a)
 	}
 	joining, held := 0, false
 	joined := func() {
@@ -41,11 +53,8 @@ func (c *client) subscribe(h wire.Header, body []byte) error {
 			reasons[i] = reason
 			continue
 		}
-		if group != "" && f.NoLocal {
-			return &wire.Error{Reason: wire.ProtocolError, Clause: "MQTT-3.8.3-4", Detail: "No Local on a shared subscription"}
-		}
 		sub := &subscription{
-			filter: f.Filter, topic: name, ids: ids, qos: min(f.QoS, *c.b.opts.MaximumQoS),
+			filter: f.Filter, topic: name, ids: ids, qos: min(f.QoS, *c.announced.MaximumQoS),
 			noLocal: f.NoLocal, retainAsPublished: f.RetainAsPublished,
 		}
 		reasons[i] = wire.ReasonCode(sub.qos)
@@ -54,9 +63,18 @@ func (c *client) subscribe(h wire.Header, body []byte) error {
 			joining++
 		}
 		s.put(old, sub, group, joined)
-		if group == "" && (f.RetainHandling == 0 || f.RetainHandling == 1 && old == nil) {
+		switch {
+		case group != "":
+		case f.RetainHandling == 0 || f.RetainHandling == 1 && old == nil:
+			if old != nil {
+				s.cancelReplay(old)
+			}
 			replays = append(replays, sub)
+			sub.due, sub.replaying = true, s.stored != nil && c.l.mayReplay(sub)
+		case old != nil:
+			s.inheritReplay(old, sub)
 		}
+		s.writeSubscription(sub)
 		if o := c.b.opts.Observer; o != nil {
 			o.Subscribed(s.who(), f.Filter, sub.qos)
 		}
@@ -80,17 +98,24 @@ func (c *client) admitFilter(f string) (group, name string, reason wire.ReasonCo
 	if !shared {
 		group, name = "", f
 	}
-	o := &c.b.opts
+	o := c.b.options()
 	if topic.CheckFilter(name) != nil || len(name) > o.MaxTopicLength || topic.Levels(name) > o.MaxTopicLevels {
 		return "", "", wire.TopicFilterInvalid
 	}
+	if g := c.b.ledger; g != nil && c.session.stored != nil && !g.works() {
+		return "", "", wire.QuotaExceeded
+	}
 	if c.session.subs.len() >= o.MaxSubscriptions && c.session.subs.find(f) == nil {
+		return "", "", wire.QuotaExceeded
+	}
+	if c.b.memory.short.Load() && c.session.subs.find(f) == nil {
+		c.b.refused.memory.Add(1)
 		return "", "", wire.QuotaExceeded
 	}
 	if inReply(name) && (shared || !c.session.ownsReply(name)) {
 		return "", "", wire.NotAuthorized
 	}
-	if o.Authorizer != nil && !inReply(name) && !o.Authorizer.CanSubscribe(c.session.who(), name) {
+	if az := c.l.az; az != nil && !inReply(name) && !az.CanSubscribe(c.session.who(), name) {
 		// Not NotAuthorized: clients of version 5 that were written for 3.1.1,
 		// the Eclipse suite's among them, read no other refusal than this.
 		return "", "", wire.UnspecifiedError
@@ -108,7 +133,6 @@ func (s *session) put(old, sub *subscription, group string, joined func()) {
 		sub.node, sub.pos, sub.born = old.node, old.pos, old.born
 		sub.node.Value.loops[l.id].members[sub.pos].sub = sub
 		s.subs.replace(old, sub)
-		s.cancelReplay(old)
 	case old != nil:
 		s.subs.replace(old, sub)
 		old.member.change(sub, joined)
@@ -140,7 +164,7 @@ func (b *Broker) groupHome(k groupKey) *loop {
 
 // unsubscribe handles UNSUBSCRIBE.
 func (c *client) unsubscribe(h wire.Header, body []byte) error {
-	p, err := wire.DecodeUnsubscribe(h, body, c.version, &c.b.limits)
+	p, err := wire.DecodeUnsubscribe(h, body, c.version, &c.b.options().wire)
 	if err != nil {
 		return err
 	}
@@ -153,12 +177,19 @@ func (c *client) unsubscribe(h wire.Header, body []byte) error {
 			continue
 		}
 		s.subs.remove(sub)
+		sub.due = false
+		s.eraseSubscription(sub)
 		c.l.detachSub(s, sub)
 		s.cancelReplay(sub)
 		if o := c.b.opts.Observer; o != nil {
 			o.Unsubscribed(s.who(), f)
 		}
 	}
-	c.write(wire.AppendUnsuback(nil, c.version, p.PacketID, reasons))
+	a := answer{packet: wire.AppendUnsuback(nil, c.version, p.PacketID, reasons)}
+	if s.stored == nil {
+		c.answer(a)
+		return nil
+	}
+	c.owe(c.l.notes(), a)
 	return nil
 }

@@ -18,9 +18,18 @@ func (l *loop) startSys() {
 	t := &l.b.sys
 	t.l, t.last, t.since = l, make(map[string]string), l.now()
 	t.timer.Owner = t
-	if l.b.opts.SysInterval > 0 {
+	l.rearmSys()
+}
+
+// rearmSys publishes a round now, and goes on at the interval that is in force,
+// or at none.
+func (l *loop) rearmSys() {
+	t := &l.b.sys
+	if l.b.options().SysInterval > 0 {
 		t.Expire(&t.timer)
+		return
 	}
+	l.arm(&t.timer, maxTime)
 }
 
 // Expire publishes one round. A value that has not changed is not published
@@ -38,7 +47,7 @@ func (t *sysTopics) Expire(timer *link.Timer) {
 		}
 		l.publish(m)
 	}
-	l.arm(timer, l.now()+int64(l.b.opts.SysInterval))
+	l.arm(timer, l.now()+int64(l.b.options().SysInterval))
 }
 
 type sysValue struct{ name, value string }
@@ -61,6 +70,26 @@ func (b *Broker) sysValues(uptime int64) []sysValue {
 		{"publish/messages/sent", n(s.PublishSent)},
 		{"bytes/received", n(s.BytesReceived)},
 		{"bytes/sent", n(s.BytesSent)},
+		{"throttled", n(s.Throttled)},
+		{"refused/memory", n(s.RefusedMemory)},
+		{"refused/retained", n(s.RefusedRetained)},
+		{"refused/banned", n(s.RefusedBanned)},
+		{"bans/active", n(s.BansActive)},
+		{"bans/total", n(s.Bans)},
+		{"memory/used", n(s.MemoryUsed)},
+		{"memory/short", map[bool]string{false: "0", true: "1"}[s.MemoryShort]},
+	}
+	if g := b.ledger; g != nil {
+		sound := int64(0)
+		if g.health() == nil {
+			sound = 1
+		}
+		values = append(values, sysValue{"store/healthy", n(sound)},
+			sysValue{"store/commits", n(g.commits.Load())}, sysValue{"store/backlog", n(g.backlog.Load())},
+			sysValue{"store/damaged", n(int64(g.damagedFiles()))})
+	}
+	if b.opts.Sys != nil {
+		b.opts.Sys(func(name string, value int64) { values = append(values, sysValue{name, n(value)}) })
 	}
 	var dropped int64
 	for why := range dropReasons {

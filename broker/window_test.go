@@ -43,6 +43,7 @@ func (w *naiveWindow) finish(s *naiveSlot) {
 // The window does what a plain list does, wherever its numbers stand in the
 // circle of packet identifiers. No identifier stands for two deliveries.
 func TestWindow_AgreesWithAPlainList(t *testing.T) { // [MQTT-2.2.1-3] [MQTT-4.6.0-1]
+	var spare rings // of a loop with many sessions
 	for seed := range uint64(20) {
 		rng := rand.New(rand.NewPCG(seed, 7))
 		start := []uint64{0, 65500, 131000, 1 << 40}[seed%4]
@@ -53,7 +54,7 @@ func TestWindow_AgreesWithAPlainList(t *testing.T) { // [MQTT-2.2.1-3] [MQTT-4.6
 		for range 20_000 {
 			if rng.IntN(2) == 0 && w.count < most {
 				seq++
-				got, want := w.push(delivery{seq: seq}), m.push(seq)
+				got, want := w.push(delivery{seq: seq}, &spare), m.push(seq)
 				if got != want {
 					t.Fatalf("seed %d: push gave %d, want %d", seed, got, want)
 				}
@@ -71,7 +72,7 @@ func TestWindow_AgreesWithAPlainList(t *testing.T) { // [MQTT-2.2.1-3] [MQTT-4.6
 					t.Fatalf("seed %d: find(%d) = %v, want %v", seed, id, got, want)
 				}
 				if got != nil {
-					w.finish(got)
+					w.finish(got, &spare)
 					m.finish(want)
 				}
 			}
@@ -91,7 +92,7 @@ func TestWindow_HoldsAllIdentifiersButOne(t *testing.T) { // [MQTT-2.2.1-3]
 	w := window{head: 40_000, next: 40_000}
 	var ids [65536]bool
 	for !w.full() {
-		id := packetID(w.push(delivery{}))
+		id := packetID(w.push(delivery{}, nil))
 		if ids[id] {
 			t.Fatalf("identifier %d is given out twice", id)
 		}
@@ -107,11 +108,59 @@ func TestWindow_HoldsAllIdentifiersButOne(t *testing.T) { // [MQTT-2.2.1-3]
 	}
 	for id, used := range ids { // in another order than they were given out
 		if used {
-			w.finish(w.find(uint16(id)))
+			w.finish(w.find(uint16(id)), nil)
 		}
 	}
 	if w.count != 0 || w.ring != nil {
 		t.Errorf("%d are left, and %d slots", w.count, cap(w.ring))
+	}
+}
+
+// A window that fills and empties over and over allocates nothing, and one that
+// is idle holds nothing that another could use.
+func TestWindow_FillsAndEmptiesWithoutAllocating(t *testing.T) {
+	if raceEnabled {
+		t.Skip("the race detector allocates")
+	}
+	var spare rings
+	var w window
+	cycle := func() {
+		for range 500 {
+			w.push(delivery{msg: &message{}}, &spare)
+		}
+		for w.count > 0 {
+			w.finish(w.slot(w.head), &spare)
+		}
+	}
+	m := &message{}
+	cycle()
+	if w.ring != nil || spare.slots == 0 {
+		t.Fatalf("%d slots are kept, %d are spare", len(w.ring), spare.slots)
+	}
+	for _, class := range spare.free {
+		for _, ring := range class {
+			for i := range ring {
+				if ring[i].msg != nil {
+					t.Fatal("a spare ring holds a message")
+				}
+			}
+		}
+	}
+	if n := testing.AllocsPerRun(20, func() {
+		for range 500 {
+			w.push(delivery{msg: m}, &spare)
+		}
+		for w.count > 0 {
+			w.finish(w.slot(w.head), &spare)
+		}
+	}); n > 0 {
+		t.Errorf("%v allocations", n)
+	}
+	for range 10_000 {
+		spare.put(make([]delivery, 1024))
+	}
+	if spare.slots > spareSlots {
+		t.Errorf("%d slots are spare", spare.slots)
 	}
 }
 

@@ -108,7 +108,11 @@ func (n *Node[V]) release() bool {
 // returns it. It sees every node whose Add returned before Match began and
 // whose last Remove had not begun. It writes no memory but dst, takes no lock
 // and keeps neither argument. name must be valid. Any goroutine.
-func (x *Index[V]) Match(dst []*Node[V], name []byte) []*Node[V] {
+//
+// steps is the number of levels of filters with a wildcard that it entered: what
+// it has cost, whether they matched or not. It is bounded by what such filters
+// put into the index, not by the name.
+func (x *Index[V]) Match(dst []*Node[V], name []byte) (nodes []*Node[V], steps int) {
 	var p probe[Node[V]]
 	for n := p.search(&x.exact, maphash.Bytes(x.seed, name)); n != nil; n = p.next() {
 		if n.Filter == string(name) {
@@ -117,7 +121,7 @@ func (x *Index[V]) Match(dst []*Node[V], name []byte) []*Node[V] {
 		}
 	}
 	if x.wild.root.isEmpty() {
-		return dst
+		return dst, 0
 	}
 	return x.wild.match(dst, &x.wild.root, name, 0)
 }

@@ -48,6 +48,12 @@ func filtersOf[V any](nodes []*Node[V]) []string {
 	return s
 }
 
+// matching is what Match finds.
+func matching[V any](x *Index[V], name []byte) []*Node[V] {
+	nodes, _ := x.Match(nil, name)
+	return nodes
+}
+
 // naive is the model of an index: the filters in use, with their counts.
 type naive map[string]int
 
@@ -85,7 +91,7 @@ func TestIndex_AgreesWithMatchesUnderRandomChange(t *testing.T) {
 			}
 			if step%10 == 0 {
 				name := randomName(r)
-				if got, want := filtersOf(x.Match(nil, []byte(name))), model.match(name); !slices.Equal(got, want) {
+				if got, want := filtersOf(matching(x, []byte(name))), model.match(name); !slices.Equal(got, want) {
 					t.Fatalf("seed %d step %d: Match(%q) = %q, want %q", seed, step, name, got, want)
 				}
 			}
@@ -129,7 +135,7 @@ func TestIndex_GrowsAndShrinksWithoutLosingAny(t *testing.T) {
 			return fmt.Sprintf("dev/%d/x", i)
 		}
 	}
-	found := func(i int) bool { return len(x.Match(nil, fmt.Appendf(nil, "dev/%d/x", i))) == 1 }
+	found := func(i int) bool { return len(matching(x, fmt.Appendf(nil, "dev/%d/x", i))) == 1 }
 	for i := range n {
 		nodes = append(nodes, x.Add(filter(i)))
 		if j := rand.IntN(i + 1); !found(j) {
@@ -207,8 +213,39 @@ func TestIndex_ForksBeyondTheStackArray(t *testing.T) {
 		}
 	}
 	name := []byte(strings.Repeat("a/", depth-1) + "a")
-	if got := filtersOf(x.Match(nil, name)); len(got) != want || len(slices.Compact(got)) != want {
+	if got := filtersOf(matching(x, name)); len(got) != want || len(slices.Compact(got)) != want {
 		t.Errorf("%d matches, want %d", len(got), want)
+	}
+}
+
+// What a name costs is told whether or not a filter matches: filters that end
+// otherwise are entered as far as they go with it.
+func TestIndex_StepsAreTheLevelsEntered(t *testing.T) {
+	const depth = 12
+	x := NewIndex[int](nil)
+	for i := range 1 << depth {
+		levels := slices.Repeat([]string{"a"}, depth)
+		for bit := range levels {
+			if i>>bit&1 == 1 {
+				levels[bit] = "+"
+			}
+		}
+		x.Add(strings.Join(levels, "/") + "/b/+")
+	}
+	const all = 1<<(depth+1) - 1
+	name := strings.Repeat("a/", depth)
+	for _, c := range []struct {
+		name            string
+		steps, matching int
+	}{
+		{name + "c/d", all, 0},
+		{name + "b/c", all + 2<<depth, 1 << depth},
+		{"x/b/c", 4, 0},
+		{"$x/b/c", 1, 0},
+	} {
+		if nodes, steps := x.Match(nil, []byte(c.name)); steps != c.steps || len(nodes) != c.matching {
+			t.Errorf("%s: %d steps and %d matches, want %d and %d", c.name, steps, len(nodes), c.steps, c.matching)
+		}
 	}
 }
 
@@ -293,8 +330,8 @@ func TestIndex_MatchAllocatesNothing(t *testing.T) {
 	x.Add(strings.Repeat("+/", 200) + "a")
 	dst := make([]*Node[int], 0, 8)
 	if n := testing.AllocsPerRun(100, func() {
-		dst = x.Match(dst[:0], name)
-		dst = x.Match(dst[:0], deep)
+		dst, _ = x.Match(dst[:0], name)
+		dst, _ = x.Match(dst[:0], deep)
 	}); n != 0 || len(dst) != 3 {
 		t.Errorf("%v allocations, %d matches", n, len(dst))
 	}
@@ -338,7 +375,7 @@ func TestIndex_MatchBesideWriters(t *testing.T) {
 				}
 				// Its Add has returned, its Remove has not begun: it must be found.
 				name := strings.NewReplacer("+", "z", "#", "z").Replace(f)
-				if !isSystem(name) && !slices.Contains(x.Match(nil, []byte(name)), n) {
+				if !isSystem(name) && !slices.Contains(matching(x, []byte(name)), n) {
 					t.Errorf("%q is not found by its own writer", f)
 				}
 				held = append(held, n)
@@ -352,7 +389,7 @@ func TestIndex_MatchBesideWriters(t *testing.T) {
 		readers.Go(func() {
 			var dst []*Node[atomic.Int64]
 			for !stop.Load() {
-				dst = x.Match(dst[:0], []byte("s/a/b"))
+				dst, _ = x.Match(dst[:0], []byte("s/a/b"))
 				got := filtersOf(dst)
 				if len(slices.Compact(slices.Clone(got))) != len(got) {
 					t.Errorf("twice: %q", got)
@@ -379,7 +416,7 @@ func TestIndex_MatchBesideWriters(t *testing.T) {
 	writers.Wait()
 	stop.Store(true)
 	readers.Wait()
-	if got := filtersOf(x.Match(nil, []byte("s/a/b"))); !slices.Equal(got, stay) || x.Len() != len(stay) {
+	if got := filtersOf(matching(x, []byte("s/a/b"))); !slices.Equal(got, stay) || x.Len() != len(stay) {
 		t.Errorf("after all: %q, %d nodes", got, x.Len())
 	}
 }
@@ -412,7 +449,7 @@ func FuzzMatch(f *testing.F) {
 			}
 			valid[name] = true
 			tree.Swap([]byte(name), new(int))
-			if got, want := filtersOf(x.Match(nil, []byte(name))), model.match(name); !slices.Equal(got, want) {
+			if got, want := filtersOf(matching(x, []byte(name))), model.match(name); !slices.Equal(got, want) {
 				t.Errorf("Match(%q) = %q, want %q", name, got, want)
 			}
 		}

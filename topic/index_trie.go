@@ -48,7 +48,7 @@ type branch[V any] struct {
 }
 
 // match appends the filters below at that match name from pos on; pos is past
-// the end of name if all its levels are used.
+// the end of name if all its levels are used. steps counts the levels entered.
 //
 // The way down a name forks where a level has both a fitting named child and a
 // `+`. Each level of the trie has one path, so it is entered at most once: the
@@ -58,10 +58,11 @@ type branch[V any] struct {
 //
 // Forks wait in an array on the stack. When it is full the fork is taken at
 // once, by recursion: its depth is at most levels/16, and nothing allocates.
-func (t *trie[V]) match(dst []*Node[V], at *level[V], name []byte, pos int) []*Node[V] {
+func (t *trie[V]) match(dst []*Node[V], at *level[V], name []byte, pos int) (nodes []*Node[V], steps int) {
 	var later [16]branch[V]
 	forks := 0
 	for {
+		steps++
 		hidden := pos == 0 && isSystem(name) // [MQTT-4.7.2-1]
 		if !hidden {
 			if n := at.multi.Load(); n != nil {
@@ -91,13 +92,15 @@ func (t *trie[V]) match(dst []*Node[V], at *level[V], name []byte, pos int) []*N
 					later[forks] = branch[V]{plus, pos}
 					forks++
 				} else {
-					dst = t.match(dst, plus, name, pos)
+					var more int
+					dst, more = t.match(dst, plus, name, pos)
+					steps += more
 				}
 			}
 		}
 		if next == nil {
 			if forks == 0 {
-				return dst
+				return dst, steps
 			}
 			forks--
 			next, pos = later[forks].at, later[forks].pos

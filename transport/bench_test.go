@@ -57,11 +57,12 @@ func (f *fanout) Open(c link.Conn) link.Stream {
 
 type silent struct{}
 
-func (silent) Data(b []byte) int { return len(b) }
-func (silent) Arrived()          {}
-func (silent) Writable()         {}
-func (silent) Stalled()          {}
-func (silent) Closed(error)      {}
+func (silent) Data(b []byte) int        { return len(b) }
+func (silent) Arrived()                 {}
+func (silent) Writable()                {}
+func (silent) Stalled()                 {}
+func (silent) Dismissed(link.Dismissal) {}
+func (silent) Closed(error)             {}
 
 // fanoutOver connects n clients over loopback TCP and returns their descriptors.
 func fanoutOver(b *testing.B, n int) (*fanout, []int) {

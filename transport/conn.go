@@ -1,6 +1,7 @@
 package transport
 
 import (
+	"crypto/tls"
 	"errors"
 	"net"
 	"net/netip"
@@ -25,7 +26,9 @@ var (
 type state uint8
 
 const (
-	awaitUpgrade state = iota // the HTTP request is being collected
+	awaitProxy   state = iota // the PROXY header is being collected
+	securing                  // the TLS handshake is being made
+	awaitUpgrade              // the HTTP request is being collected
 	open                      // a stream has it
 	flushing                  // closing: what is queued is being written
 	awaitClose                // closing: the peer's close frame is awaited
@@ -50,6 +53,7 @@ const (
 	perMessage                     // input is handled message by message, see receiveMessages
 	peerClosed                     // the peer's close frame has come
 	turned                         // it is being told that there are too many
+	inCount                        // in server.addresses
 )
 
 // conn is one connection, of either kind of socket. Most of them are idle at
@@ -90,7 +94,7 @@ type conn struct {
 // extra is what only connections in some states need.
 type extra struct {
 	request ws.Request // in awaitUpgrade
-	raw     []byte     // with perMessage: bytes read but not looked at
+	raw     []byte     // bytes read but not looked at
 	cause   error      // from flushing on: for Stream.Closed
 	drained int        // from flushing on: bytes thrown away
 }
@@ -100,6 +104,10 @@ func newConn(e *endpoint, remote netip.AddrPort) *conn {
 	c := &conn{endpoint: e, readyAt: -1, dirtyAt: -1}
 	c.info = link.Info{
 		Listener: e.name, Transport: e.transport, Remote: remote, PongGrace: e.PongGrace,
+		Exempt: e.exempt(remote.Addr()),
+	}
+	if e.ProxyProtocol == ProxyOff {
+		c.state = awaitUpgrade
 	}
 	c.timer.Owner = c
 	c.sock.fd = -1
@@ -110,18 +118,34 @@ func newConn(e *endpoint, remote netip.AddrPort) *conn {
 func newRawConn(e *endpoint, fd int32, remote netip.AddrPort) *conn {
 	c := newConn(e, remote)
 	c.sock.fd = fd
+	if e.credentials != nil {
+		if c.state == awaitUpgrade {
+			c.state = securing
+		}
+		c.sock.tls = &secure{}
+	}
 	return c
 }
 
 // newStreamConn takes over nc, which l serves first.
-func newStreamConn(e *endpoint, nc net.Conn, l *loop) *conn {
-	var remote netip.AddrPort
+func newStreamConn(e *endpoint, nc net.Conn, remote netip.AddrPort, l *loop) *conn {
+	c := newConn(e, remote)
+	c.sock.pipe = newPipe(c, nc, l, &l.server.routines)
+	if tc, ok := nc.(*tls.Conn); ok {
+		c.state = awaitUpgrade // a PROXY header comes before TLS, so it has been read
+		if s := tc.ConnectionState(); s.HandshakeComplete {
+			c.info.TLS, c.sock.pipe.chain = e.credentials.describe(&s)
+		}
+	}
+	return c
+}
+
+// remoteAddr is the address of nc's peer, in the form that link.Info has.
+func remoteAddr(nc net.Conn) (remote netip.AddrPort) {
 	if addr, ok := nc.RemoteAddr().(*net.TCPAddr); ok {
 		remote = unmap(addr.AddrPort())
 	}
-	c := newConn(e, remote)
-	c.sock.pipe = newPipe(c, nc, l, &l.server.routines)
-	return c
+	return remote
 }
 
 func unmap(a netip.AddrPort) netip.AddrPort {
@@ -247,6 +271,10 @@ func (c *conn) Expire(*link.Timer) {
 		c.ping(now)
 		c.checkStall(now)
 	case now < c.due:
+	case c.state == awaitProxy:
+		c.refuseProxy(errProxyTimeout)
+	case c.state == securing:
+		c.failTLS(errHandshakeTime)
 	case c.state == awaitUpgrade:
 		c.refuse(ws.ErrTimeout)
 	default:
@@ -268,7 +296,7 @@ func (c *conn) ping(now int64) {
 }
 
 func (c *conn) checkStall(now int64) {
-	if c.has(full) && now-c.progress >= int64(c.loop.opts.WriteStall) {
+	if c.has(full) && now-c.progress >= int64(c.loop.server.options().WriteStall) {
 		c.progress = now
 		c.callStalled()
 	}
@@ -282,7 +310,7 @@ func (c *conn) schedule() {
 	}
 	at := c.due
 	if c.state == open && c.has(full) {
-		if stall := c.progress + int64(c.loop.opts.WriteStall); at == 0 || stall < at {
+		if stall := c.progress + int64(c.loop.server.options().WriteStall); at == 0 || stall < at {
 			at = stall
 		}
 	}
@@ -320,6 +348,11 @@ func (c *conn) callWritable() {
 func (c *conn) callStalled() {
 	defer c.recovered("Stalled")
 	c.stream.Stalled()
+}
+
+func (c *conn) callDismissed(why link.Dismissal) {
+	defer c.recovered("Dismissed")
+	c.stream.Dismissed(why)
 }
 
 func (c *conn) callClosed(cause error) {

@@ -65,7 +65,7 @@ func (c *conn) closeWith(code link.CloseCode, reason string, cause error) {
 
 // turnAway closes a connection in whatever state it is.
 func (c *conn) turnAway(code link.CloseCode, reason string) {
-	if c.state == awaitUpgrade {
+	if c.state < open {
 		c.refuse(ws.ErrUnavailable)
 		return
 	}
@@ -109,7 +109,7 @@ func (c *conn) beginClose(cause error) {
 	c.handshake = nil
 	c.dropRest()
 	c.unset(paused | again | moving | belowAsked | belowReached)
-	c.due = c.loop.now + int64(c.loop.opts.CloseTimeout)
+	c.due = c.loop.now + int64(c.loop.server.options().CloseTimeout)
 	c.loop.Arm(&c.timer, c.due)
 	if c.stream != nil {
 		c.loop.ended = append(c.loop.ended, c)
@@ -133,12 +133,14 @@ func (c *conn) flushed() {
 // endWriting ends our direction and waits a moment for the peer to end its own.
 func (c *conn) endWriting() {
 	c.become(draining)
-	if c.has(ending) && !c.has(readable) || !c.sock.closeWrite() {
-		// It has, and nothing is left to read; or it could not tell.
+	over := c.has(ending) && !c.has(readable)
+	if over && c.sock.tls == nil || !c.sock.closeWrite(c) || over {
+		// It has, and nothing is left to read; or it could not tell. With TLS the
+		// goodbye is ours to say.
 		c.destroy()
 		return
 	}
-	c.due = c.loop.now + int64(c.loop.opts.DrainTimeout)
+	c.due = c.loop.now + int64(c.loop.server.options().DrainTimeout)
 	c.loop.Arm(&c.timer, c.due)
 }
 
@@ -164,6 +166,10 @@ func (c *conn) destroy() {
 	c.frames.Release(&l.codec)
 	c.dropRest()
 	c.dropOut()
+	if c.sock.tls != nil {
+		c.sock.tls.release(c)
+	}
 	c.sock.close()
+	c.leave(l.server)
 	l.server.released(c.has(turned))
 }

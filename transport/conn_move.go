@@ -32,7 +32,7 @@ func (l *loop) give(c *conn, to *loop) {
 	// Off this loop before it is on the other, so that no event finds two owners.
 	c.loop = to
 	if err := c.sock.detach(l, to); err != nil {
-		l.log.Error("a connection could not be taken off its loop", "error", err)
+		l.log.Error("a connection could not be taken off its loop", "cause", err)
 	}
 	l.Send(to.id, (*arrival)(c))
 }
@@ -53,14 +53,15 @@ func (a *arrival) Run(link.Loop) {
 	if l.draining {
 		c.turnAway(link.CloseGoingAway, "server shutting down")
 	}
-	if c.out != nil {
+	c.endIfUnwanted() // it may have been on its way when others were told
+	if c.unsent() {
 		l.makeDirty(c)
 	}
 	// Nobody tells of what came while no loop looked, and the stream may have
 	// left complete packets behind.
 	c.set(again)
 	c.set(readable)
-	c.receive()
+	c.serve()
 	c.checkBelow()
 }
 

@@ -11,7 +11,7 @@ const (
 	// Leftovers up to this size are put in front of the loop's buffer; what is
 	// larger is read on to where it stands.
 	maxCopiedRest = 4 << 10
-	minRoom       = 16 << 10
+	minRoom       = maxRecord
 
 	// What a peer may make us answer while it takes nothing.
 	maxQueuedPongs = 16 << 10
@@ -26,8 +26,9 @@ func (c *conn) receive() {
 		budget -= c.offerAgain()
 	}
 	// Behind messages that were put off nothing may be read: what comes would
-	// overtake them. They have their turn in the next tick, or after Resume.
-	for c.has(readable) && c.takesInput() && !c.backlogged() {
+	// overtake them. They have their turn in the next tick, or after Resume. Nor
+	// behind bytes that the stream has put off, which would only pile up.
+	for c.has(readable) && c.takesInput() && !c.backlogged() && !c.has(again) {
 		if budget <= 0 {
 			// The socket keeps what it has; nobody will tell us of it again.
 			c.loop.makeReady(c)
@@ -53,22 +54,25 @@ func (c *conn) takesData() bool { return c.state == open && !c.has(paused|moving
 
 // takesInput reports whether the socket is to be read.
 func (c *conn) takesInput() bool {
-	if c.state == open {
+	switch c.state {
+	case open:
 		return !c.has(paused | moving)
+	case securing:
+		return c.sock.tls.fed < maxFed
 	}
 	return c.state != closed
 }
 
-// backlogged reports whether messages were read but not looked at.
+// backlogged reports whether bytes were read but not looked at.
 func (c *conn) backlogged() bool { return c.extra != nil && len(c.extra.raw) > 0 }
 
 // endPaused looks whether a paused connection, whose peer has gone, has nothing
 // left to be read. It is closed then; else that waits until Resume.
 func (c *conn) endPaused() {
-	if len(c.rest) > 0 || c.backlogged() || c.sock.unread() {
+	if len(c.rest) > 0 || c.backlogged() || c.sock.unread(c) {
 		return
 	}
-	_, err := c.sock.read(c.loop.buf[:1])
+	_, err := c.sock.read(c, c.loop.buf[:1])
 	if err != nil && err != errAgain {
 		c.unset(readable)
 		c.peerEnded(err)
@@ -85,7 +89,7 @@ func (c *conn) readSome() (n int, err error) {
 	if keep > maxCopiedRest {
 		c.rest = l.pool.grow(c.rest, minRoom)
 		room := c.rest[keep:cap(c.rest)]
-		if n, err = c.sock.read(room); n > 0 {
+		if n, err = c.sock.read(c, room); n > 0 {
 			c.noteRead(n, len(room))
 			b := c.rest[:keep+n]
 			c.rest = nil
@@ -95,7 +99,7 @@ func (c *conn) readSome() (n int, err error) {
 	}
 	// The usual case: read into the loop's buffer, behind room for what was left.
 	room := l.buf[keep:]
-	if n, err = c.sock.read(room); n > 0 {
+	if n, err = c.sock.read(c, room); n > 0 {
 		c.noteRead(n, len(room))
 		if keep > 0 {
 			copy(l.buf[:], c.rest)
@@ -106,11 +110,55 @@ func (c *conn) readSome() (n int, err error) {
 	return n, err
 }
 
+// plainRead reports whether an event for reading causes one read into the loop's
+// buffer, and nothing else.
+func (c *conn) plainRead() bool {
+	return c.is&^inCount == 0 && c.state == open && c.sock.pipe == nil && c.sock.tls == nil && len(c.rest) == 0 && !c.backlogged()
+}
+
+// received takes what a read of room brought with result: bytes, or what readError
+// tells. A connection that has been paused meanwhile, or is on its way to another
+// loop, keeps them.
+func (c *conn) received(result int32, room []byte) {
+	if result > 0 {
+		b := room[:result]
+		c.noteRead(len(b), len(room))
+		switch {
+		case c.state == open && (!c.takesData() || len(c.rest) > 0 || c.backlogged()):
+			c.keepRaw(b)
+		default:
+			c.handle(b, 0, false)
+		}
+		return
+	}
+	switch err := readError(result); {
+	case err == nil:
+	case err == errAgain:
+		c.unset(readable)
+	case c.takesInput():
+		c.unset(readable)
+		c.peerEnded(err)
+	default:
+		// Paused, or on its way: it will hear of it when it reads again.
+		c.set(ending)
+	}
+}
+
+// keepRaw keeps b, which was read, until it may be looked at.
+func (c *conn) keepRaw(b []byte) {
+	x := c.more()
+	x.raw = append(c.loop.pool.grow(x.raw, len(b)), b...)
+	c.set(again)
+	if !c.has(paused | moving) {
+		c.loop.makeReady(c)
+	}
+}
+
 // noteRead: a read that did not fill its buffer has emptied the socket, and the
 // next bytes are a new event. Not so the end of the stream: its event may have
 // come already.
 func (c *conn) noteRead(n, room int) {
-	if n < room && !c.has(ending) {
+	if c.sock.emptied(n, room) && !c.has(ending) {
 		c.unset(readable)
 	}
 }
@@ -119,8 +167,12 @@ func (c *conn) noteRead(n, room int) {
 // others are new. With own set b is a buffer from the pool, and c's.
 func (c *conn) handle(b []byte, keep int, own bool) {
 	switch {
+	case c.state == awaitProxy:
+		c.readProxy(b, own)
 	case c.state == awaitUpgrade:
 		c.upgrade(b, own)
+	case c.state == securing:
+		c.handshakeBytes(b)
 	case c.state > open:
 		c.throwAway(b)
 	case c.framing == link.Raw:
@@ -146,8 +198,7 @@ func (c *conn) offerAgain() (n int) {
 		raw := c.extra.raw
 		n += len(raw)
 		c.extra.raw = nil
-		c.receiveMessages(raw)
-		c.loop.pool.put(raw)
+		c.handleRaw(raw)
 	}
 	return n
 }
@@ -167,6 +218,24 @@ func (c *conn) keepRest(b, rest []byte, own bool) {
 		c.rest = rest
 	default:
 		c.rest = b[:copy(b, rest)]
+	}
+}
+
+// handleRaw takes raw, a buffer from the pool that is now c's, behind what was left
+// over by the stream.
+func (c *conn) handleRaw(raw []byte) {
+	pool := &c.loop.pool
+	switch keep := len(c.rest); {
+	case c.has(perMessage):
+		c.receiveMessages(raw)
+		pool.put(raw)
+	case keep == 0:
+		c.handle(raw, 0, true)
+	default:
+		b := append(pool.grow(c.rest, len(raw)), raw...)
+		c.rest = nil
+		pool.put(raw)
+		c.handle(b, keep, true)
 	}
 }
 

@@ -69,13 +69,20 @@ func (c *conn) flush() {
 	if c.has(full) || c.state == closed {
 		return
 	}
+	if err := c.sock.push(c); err == errAgain {
+		c.stall()
+		return
+	} else if err != nil {
+		c.breakWriting()
+		return
+	}
 	q := c.out
 	for budget := maxFlush; q != nil && q.size > 0; {
 		if budget <= 0 {
 			c.loop.makeDirty(c)
 			break
 		}
-		n, err := c.sock.write(q, &c.loop.vector)
+		n, err := c.sock.write(c, q)
 		if err == errAgain {
 			c.stall()
 			break
@@ -88,6 +95,72 @@ func (c *conn) flush() {
 		c.progress = c.loop.now
 		q.consume(n, &c.loop.pool)
 	}
+	c.afterWrite()
+}
+
+// oneSend returns what is queued if one plain send is all that flush would try,
+// else nil. It stays as it is until sent or flush is called.
+func (c *conn) oneSend() []byte {
+	q := c.out
+	if q == nil || q.size == 0 || c.has(full) || c.state == closed || c.sock.pipe != nil {
+		return nil
+	}
+	if c.sock.tls != nil {
+		return c.sock.tls.oneSend(c, q)
+	}
+	if q.size > maxFlush || q.head != len(q.segments)-1 {
+		return nil
+	}
+	return q.front()
+}
+
+// sent goes on with flush when the bytes of oneSend have been sent with result:
+// how many the socket took, or a negative error number.
+func (c *conn) sent(result int32) {
+	if c.sock.tls != nil {
+		c.sentSealed(result)
+		return
+	}
+	if result >= 0 {
+		c.progress = c.loop.now
+		c.out.consume(int(result), &c.loop.pool)
+		if c.out.size == 0 {
+			c.afterWrite()
+			return
+		}
+	} else if err := sendError(result); err == errAgain {
+		c.stall()
+		c.afterWrite()
+		return
+	} else if err != nil {
+		c.breakWriting()
+		return
+	}
+	c.flush()
+}
+
+// sentSealed is sent with TLS: the queue is empty, and what it held is sealed.
+func (c *conn) sentSealed(result int32) {
+	err := error(nil)
+	if result >= 0 {
+		c.progress = c.loop.now
+		c.sock.tls.cutOut(int(result))
+	} else {
+		err = sendError(result)
+	}
+	if err == nil {
+		err = c.sock.push(c) // what is left, if anything
+	}
+	if err != nil && err != errAgain {
+		c.breakWriting()
+		return
+	}
+	c.afterWrite()
+}
+
+// afterWrite looks at what a flush has left, if anything.
+func (c *conn) afterWrite() {
+	q := c.out
 	if q != nil && q.size == 0 {
 		c.out = nil
 		c.loop.putQueue(q)
@@ -115,6 +188,9 @@ func (c *conn) stall() {
 func (c *conn) breakWriting() {
 	c.set(deaf | ending | readable)
 	c.dropOut()
+	if c.sock.tls != nil {
+		c.sock.tls.dropOut(&c.loop.pool)
+	}
 	if c.state == flushing || c.state == awaitClose {
 		c.destroy()
 		return

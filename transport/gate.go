@@ -1,6 +1,7 @@
 package transport
 
 import (
+	"slices"
 	"time"
 
 	"hashplus/transport/link"
@@ -26,7 +27,8 @@ const (
 // gate is a listening socket on the loop that accepts its connections.
 type gate struct {
 	// Immutable after newAcceptor.
-	endpoint *endpoint
+	acceptor *acceptor
+	server   *Server
 	fd       int32
 	failed   chan error    // has what ended it, if it ended by itself
 	shut     chan struct{} // closed when the loop has let go of fd
@@ -38,8 +40,8 @@ type gate struct {
 	timer link.Timer    // armed while pausing
 }
 
-func newGate(e *endpoint, fd int32) *gate {
-	g := &gate{endpoint: e, fd: fd, failed: make(chan error, 1), shut: make(chan struct{})}
+func newGate(a *acceptor, fd int32) *gate {
+	g := &gate{acceptor: a, server: a.endpoint.Load().server, fd: fd, failed: make(chan error, 1), shut: make(chan struct{})}
 	g.timer.Owner = g
 	return g
 }
@@ -47,7 +49,7 @@ func newGate(e *endpoint, fd int32) *gate {
 // serve accepts until done is closed, or until accepting fails for good. Nobody
 // may use fd any more when it returns.
 func (g *gate) serve(done <-chan struct{}) (err error) {
-	l := g.endpoint.server.pick()
+	l := g.server.pick()
 	if !l.Post((*gateOpening)(g)) {
 		return nil
 	}
@@ -68,8 +70,13 @@ type gateOpening gate
 func (o *gateOpening) Run(l link.Loop) {
 	g := (*gate)(o)
 	g.loop = l.(*loop)
-	g.slot = gateSlots + uint32(len(g.loop.gates))
-	g.loop.gates = append(g.loop.gates, g)
+	at := slices.Index(g.loop.gates, nil)
+	if at < 0 {
+		at = len(g.loop.gates)
+		g.loop.gates = append(g.loop.gates, nil)
+	}
+	g.loop.gates[at] = g
+	g.slot = gateSlots + uint32(at)
 	g.watch()
 }
 
@@ -107,12 +114,20 @@ func (g *gate) fail(err error) {
 
 // accept takes the connections that wait, within the budget of a tick.
 func (g *gate) accept() {
-	for range acceptBudget {
+	budget := acceptBudget
+	if g.server.lagging(g.loop.now) {
+		// Those who are here need the loops more than those who want in.
+		budget = 1
+		g.server.slowed(g.acceptor.endpoint.Load(), g.loop.now)
+		defer g.pauseFor(lagPause)
+	}
+	e := g.acceptor.endpoint.Load()
+	for range budget {
 		fd, remote, err := rawAccept(g.fd)
 		switch {
 		case err == nil:
 			g.pause = 0
-			g.endpoint.served(g.endpoint.server.serveRaw(g.endpoint, g.loop, fd, remote))
+			e.served(remote, g.server.serveRaw(e, g.loop, fd, remote))
 		case err == errAgain:
 			return
 		case temporary(err):
@@ -129,9 +144,14 @@ func (g *gate) accept() {
 // processor that could free what is short, descriptors most of all.
 func (g *gate) rest(err error) {
 	g.pause = nextPause(g.pause)
-	g.loop.log.Warn(acceptFailed, "listener", g.endpoint.name, "error", err, "after", g.pause)
+	g.loop.log.Warn(acceptFailed, "listener", g.acceptor.endpoint.Load().name, "cause", err, "after", g.pause)
+	g.pauseFor(int64(g.pause))
+}
+
+// pauseFor accepts nothing for a time.
+func (g *gate) pauseFor(d int64) {
 	g.ignore()
-	g.loop.wheel.Arm(&g.timer, g.loop.now+int64(g.pause))
+	g.loop.wheel.Arm(&g.timer, g.loop.now+d)
 }
 
 // Expire implements link.Expirer: the rest is over.

@@ -55,12 +55,13 @@ func (h *scripted) Tick(l link.Loop) bool { return h.tick != nil && h.tick(l) }
 
 // stream is a scripted Stream. Its functions are set in Open, or on its loop.
 type stream struct {
-	conn     link.Conn
-	data     func(b []byte) int
-	arrived  func()
-	writable func()
-	stalled  func()
-	onClosed func()
+	conn      link.Conn
+	data      func(b []byte) int
+	arrived   func()
+	writable  func()
+	stalled   func()
+	dismissed func(link.Dismissal)
+	onClosed  func()
 
 	closed chan struct{} // closed by Closed
 	cause  error         // set before that
@@ -95,6 +96,12 @@ func (s *stream) Stalled() {
 	s.conn.Close(link.ClosePolicy, "too slow")
 }
 
+func (s *stream) Dismissed(why link.Dismissal) {
+	if s.dismissed != nil {
+		s.dismissed(why)
+	}
+}
+
 func (s *stream) Closed(cause error) {
 	if s.calls++; s.calls > 1 {
 		panic("Closed was called again")
@@ -112,7 +119,7 @@ func (s *stream) wait(t testing.TB) error {
 	select {
 	case <-s.closed:
 		return s.cause
-	case <-time.After(10 * time.Second):
+	case <-time.After(time.Minute):
 		t.Fatal("Closed was not called")
 		return nil
 	}
@@ -137,7 +144,7 @@ func do(t testing.TB, l link.Loop, f func()) {
 	}
 	select {
 	case <-done:
-	case <-time.After(10 * time.Second):
+	case <-time.After(time.Minute):
 		t.Fatal("the loop does not run tasks")
 	}
 }
@@ -159,6 +166,12 @@ func kinds() []kind {
 		{"ws/listener", true, connectListener},
 		{"ws/stream", true, connectStream},
 		{"ws/pipe", true, connectPipe},
+		{"tls/listener", false, connectTLS},
+		{"tls/split", false, connectSplit},
+		{"tls/stream", false, connectTLSStream},
+		{"wss/listener", true, connectTLS},
+		{"wss/split", true, connectSplit},
+		{"wss/stream", true, connectTLSStream},
 	}
 }
 
@@ -255,7 +268,7 @@ func upgraded(t testing.TB, nc net.Conn) *wsClient {
 
 func upgradedBy(t testing.TB, nc net.Conn, d ws.Dialer, u *url.URL) *wsClient {
 	t.Helper()
-	nc.SetDeadline(time.Now().Add(10 * time.Second))
+	nc.SetDeadline(time.Now().Add(time.Minute))
 	br, _, err := d.Upgrade(nc, u)
 	if err != nil {
 		t.Fatal(err)
@@ -371,7 +384,7 @@ func stop(t testing.TB, s *Server) {
 // readFull reads n bytes within a deadline.
 func readFull(t testing.TB, r net.Conn, n int) []byte {
 	t.Helper()
-	r.SetReadDeadline(time.Now().Add(10 * time.Second))
+	r.SetReadDeadline(time.Now().Add(time.Minute))
 	b := make([]byte, n)
 	if k, err := io.ReadFull(r, b); err != nil {
 		t.Fatalf("read %d of %d bytes: %v", k, n, err)
@@ -382,7 +395,7 @@ func readFull(t testing.TB, r net.Conn, n int) []byte {
 // readEnd reads until the end and returns what came before it.
 func readEnd(t testing.TB, r net.Conn) []byte {
 	t.Helper()
-	r.SetReadDeadline(time.Now().Add(10 * time.Second))
+	r.SetReadDeadline(time.Now().Add(time.Minute))
 	b, err := io.ReadAll(r)
 	if err != nil {
 		t.Fatalf("after %d bytes: %v", len(b), err)
@@ -395,7 +408,7 @@ func next(t testing.TB, h *scripted) *stream {
 	select {
 	case s := <-h.opened:
 		return s
-	case <-time.After(10 * time.Second):
+	case <-time.After(time.Minute):
 		t.Fatal("no connection was opened")
 		return nil
 	}

@@ -20,6 +20,9 @@ func (s *Server) HTTPHandler(l Listener) (http.Handler, error) {
 	if l.Name == "" {
 		l.Name = "http"
 	}
+	if l.secured() {
+		return nil, errors.New("transport: an HTTP handler's TLS is its server's: say ws")
+	}
 	h := &httpHandler{server: s}
 	for i, at := range []net.Addr{nil, &net.TCPAddr{IP: net.IPv6loopback}} {
 		e, err := s.newEndpoint(l, at)
@@ -68,7 +71,7 @@ func (h *httpHandler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	if err := h.server.serveStream(e, nc, early); err != nil {
-		h.server.opts.Logger.Info("connection refused", "listener", e.name, "detail", err)
+		h.server.logRefused(e, remoteAddr(nc), err)
 	}
 }
 

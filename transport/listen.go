@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"io/fs"
 	"net"
+	"net/netip"
 	"os"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -26,9 +28,27 @@ type endpoint struct {
 	name      string
 	transport string
 	upgrader  *ws.Upgrader // nil where no HTTP is spoken
+
+	credentials *credentials // nil without TLS
+	root        *endpoint    // the first that its listener had, see PrepareUpdate
+
+	// Any goroutine; of root only.
+	trusts atomic.Pointer[identity] // what the listener's TLS was last told to; nil: it has not been
+	closed atomic.Bool              // its connections are to go, see Retired.Dismiss
 }
 
 func (s *Server) newEndpoint(l Listener, at net.Addr) (*endpoint, error) {
+	e, err := s.describe(l, at)
+	if err == nil && e.secured() {
+		if e.credentials, err = newCredentials(*l.TLS, l.upgrades(), e.name, s.opts.Logger); err != nil {
+			return nil, fmt.Errorf("transport: listener %s: %w", e.name, err)
+		}
+	}
+	return e, err
+}
+
+// describe is newEndpoint without the credentials.
+func (s *Server) describe(l Listener, at net.Addr) (*endpoint, error) {
 	l.EnsureDefaults()
 	if err := l.Validate(); err != nil {
 		return nil, fmt.Errorf("transport: %w", err)
@@ -37,7 +57,8 @@ func (s *Server) newEndpoint(l Listener, at net.Addr) (*endpoint, error) {
 	if e.name == "" {
 		e.name = urlOf(l, at)
 	}
-	if l.Network == "ws" {
+	e.root = e
+	if l.upgrades() {
 		e.upgrader = &ws.Upgrader{
 			Path: l.Path, Protocols: l.Subprotocols, RequireProtocol: l.RequireSubprotocol,
 			Origins: l.Origins, Loopback: isLoopback(at), Deflate: l.Deflate,
@@ -66,30 +87,12 @@ func urlOf(l Listener, at net.Addr) string {
 // with the port that the system chose where l.Addr has port 0. The file of a
 // Unix socket that nobody listens on any more is replaced.
 func (s *Server) Listen(l Listener) (address string, err error) {
-	if err := l.Validate(); err != nil {
-		return "", fmt.Errorf("transport: %w", err)
-	}
-	network := "tcp"
-	if l.Network == "unix" {
-		network = "unix"
-		if err := removeStale(l.Addr); err != nil {
-			return "", err
-		}
-	}
-	ln, err := net.Listen(network, l.Addr)
+	b, err := s.Bind(l)
 	if err != nil {
 		return "", err
 	}
-	a, err := s.newAcceptor(ln, l)
-	if err != nil {
-		return "", err
-	}
-	go func() {
-		if err := a.serve(); err != nil {
-			s.opts.Logger.Error("listener failed", "listener", a.endpoint.name, "error", err)
-		}
-	}()
-	return urlOf(l, ln.Addr()), nil
+	b.Serve()
+	return b.URL(), nil
 }
 
 // Serve serves connections of ln, as l describes them, until StopAccepting or
@@ -98,7 +101,12 @@ func (s *Server) Listen(l Listener) (address string, err error) {
 // *net.UnixListener become file descriptors of the loops where the system has a
 // poller; those of any other listener are served as by ServeConn.
 func (s *Server) Serve(ln net.Listener, l Listener) error {
-	a, err := s.newAcceptor(ln, l)
+	e, err := s.newEndpoint(l, ln.Addr())
+	if err != nil {
+		_ = ln.Close() // the first error is the one to report
+		return err
+	}
+	a, err := s.newAcceptor(ln, e)
 	if err != nil {
 		return err
 	}
@@ -107,38 +115,52 @@ func (s *Server) Serve(ln net.Listener, l Listener) error {
 
 // acceptor serves one listener.
 type acceptor struct {
-	endpoint *endpoint
+	address  string                   // its URL, as Listen returns it
+	endpoint atomic.Pointer[endpoint] // of new connections; see PrepareUpdate
 	ln       net.Listener
 	gate     *gate         // its socket on a loop; nil where a goroutine accepts
 	done     chan struct{} // closed when it is to end
 	ended    chan struct{} // closed when it accepts no more
 }
 
-// newAcceptor takes over ln. Its serve must be called, once.
-func (s *Server) newAcceptor(ln net.Listener, l Listener) (*acceptor, error) {
-	e, err := s.newEndpoint(l, ln.Addr())
-	if err != nil {
-		_ = ln.Close() // the first error is the one to report
-		return nil, err
-	}
+// newAcceptor takes over ln, for e. Its serve must be called, once.
+func (s *Server) newAcceptor(ln net.Listener, e *endpoint) (*acceptor, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.stopped {
 		_ = ln.Close()
 		return nil, ErrServerClosed
 	}
-	a := &acceptor{endpoint: e, ln: ln, done: make(chan struct{}), ended: make(chan struct{})}
+	a := &acceptor{address: urlOf(e.Listener, ln.Addr()), ln: ln, done: make(chan struct{}), ended: make(chan struct{})}
+	a.endpoint.Store(e)
 	fd, err := rawListener(ln)
 	if err != nil {
 		_ = ln.Close()
 		return nil, fmt.Errorf("transport: %w", err)
 	}
 	if fd != noListener {
-		a.gate = newGate(e, fd)
+		a.gate = newGate(a, fd)
+	}
+	if e.credentials != nil {
+		s.startTLS()
 	}
 	s.acceptors[a] = struct{}{}
+	s.noteDeflate()
 	s.routines.Add(1)
 	return a, nil
+}
+
+// noteDeflate finds the smallest DeflateMinSize of the listeners that compress. It
+// holds for all of them: a packet is encoded once for every connection with the
+// same framing. mu is held.
+func (s *Server) noteDeflate() {
+	least := 0
+	for a := range s.acceptors {
+		if e := a.endpoint.Load(); e.upgrades() && e.Deflate && (least == 0 || e.DeflateMinSize < least) {
+			least = e.DeflateMinSize
+		}
+	}
+	s.deflateMin.Store(int64(least))
 }
 
 // close ends serve, and returns when the listener accepts no more.
@@ -150,7 +172,8 @@ func (a *acceptor) close() {
 
 // serve accepts until close, or until the listener fails for good.
 func (a *acceptor) serve() error {
-	defer a.endpoint.server.routines.Done()
+	s := a.endpoint.Load().server
+	defer s.routines.Done()
 	defer close(a.ended)
 	if a.gate != nil {
 		defer rawClose(a.gate.fd)
@@ -158,6 +181,14 @@ func (a *acceptor) serve() error {
 	}
 	var pause time.Duration
 	for {
+		if now := monotonic(); s.lagging(now) { // as in gate.accept
+			s.slowed(a.endpoint.Load(), now)
+			select {
+			case <-a.done:
+				return nil
+			case <-time.After(time.Duration(lagPause)):
+			}
+		}
 		err := a.acceptStream()
 		if err == nil {
 			pause = 0
@@ -173,7 +204,7 @@ func (a *acceptor) serve() error {
 		}
 		// As in gate.rest.
 		pause = nextPause(pause)
-		a.endpoint.server.opts.Logger.Warn(acceptFailed, "listener", a.endpoint.name, "error", err, "after", pause)
+		s.opts.Logger.Warn(acceptFailed, "listener", a.endpoint.Load().name, "cause", err, "after", pause)
 		select {
 		case <-a.done:
 			return nil
@@ -188,14 +219,20 @@ func (a *acceptor) acceptStream() error {
 	if err != nil {
 		return err
 	}
-	a.endpoint.served(a.endpoint.server.serveStream(a.endpoint, nc, nil))
+	e := a.endpoint.Load()
+	if e.credentials != nil {
+		e.served(remoteAddr(nc), e.server.serveSecure(e, nc))
+	} else {
+		e.served(remoteAddr(nc), e.server.serveStream(e, nc, nil))
+	}
 	return nil
 }
 
-// served notes how a connection was handed over. One that was not is closed.
-func (e *endpoint) served(err error) {
+// served notes how a connection from remote was handed over. One that was not is
+// closed.
+func (e *endpoint) served(remote netip.AddrPort, err error) {
 	if err != nil {
-		e.server.opts.Logger.Info("connection refused", "listener", e.name, "detail", err)
+		e.server.logRefused(e, remote, err)
 	}
 }
 

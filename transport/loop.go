@@ -5,6 +5,7 @@ import (
 	"runtime"
 	"runtime/debug"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"hashplus/transport/link"
@@ -30,17 +31,20 @@ type loop struct {
 	naps    bool // see wait
 
 	// Any goroutine.
-	box    mailbox
-	wakeMu sync.Mutex // keeps the poller open while it is woken
-	shut   bool       // guarded by wakeMu: the poller is closed
+	box     mailbox
+	wakeMu  sync.Mutex   // keeps the poller open while it is woken
+	shut    bool         // guarded by wakeMu: the poller is closed
+	lagged  atomic.Int64 // when a turn last took too long; 0: never
+	longest atomic.Int64 // how long that one took
 
 	// Owned by the loop.
 	poller   poller
 	wheel    *link.Wheel
-	now      int64
-	stopping bool // leave run
-	draining bool // connections that arrive are turned away
-	more     bool // the handler asked for another turn
+	now      int64 // when the turn began
+	turned   int64 // when the last turn ended, or the alarm after it went off
+	stopping bool  // leave run
+	draining bool  // connections that arrive are turned away
+	more     bool  // the handler asked for another turn
 
 	slots     []*conn // by the number in their events; nil if free
 	freeSlots []uint32
@@ -61,6 +65,8 @@ type loop struct {
 	freeQueues []*writeQueue
 	codec      ws.Codec
 	vector     vector
+	together   together
+	bench      *tlsBench // nil until it is needed
 	scratch    []byte
 	trim       trimmer
 	buf        [readBuffer]byte // what is read stands here while it is looked at
@@ -72,8 +78,13 @@ func newLoop(id int, s *Server) (*loop, error) {
 	if err := l.poller.init(); err != nil {
 		return nil, err
 	}
+	if err := l.openRing(); err != nil {
+		l.poller.close()
+		return nil, err
+	}
 	l.naps = canNap && runtime.GOMAXPROCS(0) > l.opts.Loops
 	l.now = monotonic()
+	l.turned = l.now
 	l.wheel = link.NewWheel(l.now)
 	l.trim.Owner = &l.trim
 	l.trim.loop = l
@@ -94,6 +105,9 @@ func (l *loop) Disarm(t *link.Timer) { l.wheel.Disarm(t) }
 
 // AppendFrame implements link.Loop.
 func (l *loop) AppendFrame(dst []byte, f link.Framing, packet []byte, lit int) (frame []byte, at int) {
+	if f.Compressed() {
+		l.codec.MinSize = int(l.server.deflateMin.Load())
+	}
 	return l.codec.AppendFrame(dst, f, packet, lit)
 }
 
@@ -134,8 +148,9 @@ func (l *loop) run() {
 	l.stop()
 }
 
-// napTime is how long a loop without work keeps its processor.
-const napTime = time.Millisecond
+// napTime is how long a loop without work keeps its processor, at least; twice
+// as long at most.
+const napTime = 4 * time.Millisecond
 
 // wait returns the number of events, and sleeps until there is something to do.
 // It sleeps in two stages. To tell the scheduler of a sleep, and to be let in
@@ -148,8 +163,7 @@ func (l *loop) wait() int {
 		return l.poller.wait(0)
 	}
 	if l.naps {
-		n, slept := l.sleep(l.poller.nap, napTime)
-		if n > 0 || !slept {
+		if n, rested := l.nap(); n > 0 || !rested {
 			return n
 		}
 	} else if n := l.poller.wait(0); n > 0 {
@@ -157,25 +171,47 @@ func (l *loop) wait() int {
 	}
 	// Others on this processor get their turn before the thread goes to sleep.
 	runtime.Gosched()
-	n, _ := l.sleep(l.poller.wait, -1)
-	return n
+	return l.sleep()
 }
 
-// sleep calls wait with the time until the next timer, or limit if that is less
-// and not negative. It reports whether limit was what ended it.
-func (l *loop) sleep(wait func(time.Duration) int, limit time.Duration) (n int, full bool) {
-	timeout := limit
-	if at, ok := l.wheel.Next(); ok {
-		if t := max(0, time.Duration(at-monotonic())); limit < 0 || t < limit {
-			timeout = t
+// nap waits for events until napTime after the last of them, or until the next
+// timer is due. It reports whether it ended without any of these. Its end is an
+// alarm that is not put off by events: it goes off, and is set again if there were
+// some. So a nap costs no timer of its own, which in a virtual machine is two
+// calls of the hypervisor, as dear as a small write.
+func (l *loop) nap() (n int, rested bool) {
+	end, next := l.now+int64(napTime), false
+	if at, ok := l.wheel.Next(); ok && at < end {
+		end, next = at, true
+	}
+	for {
+		l.poller.setAlarm(end, l.turned)
+		if !l.box.trySleep() {
+			return l.poller.wait(0), false
+		}
+		n, alarm := l.poller.nap()
+		l.box.awake()
+		if !alarm {
+			return n, false
+		}
+		if l.turned = monotonic(); l.turned >= end {
+			return 0, !next
 		}
 	}
-	if timeout == 0 || !l.box.trySleep() {
-		return l.poller.wait(0), false
+}
+
+// sleep waits for events until the next timer is due, or without limit.
+func (l *loop) sleep() int {
+	timeout := time.Duration(-1)
+	if at, ok := l.wheel.Next(); ok {
+		timeout = max(0, time.Duration(at-monotonic()))
 	}
-	n = wait(timeout)
+	if timeout == 0 || !l.box.trySleep() {
+		return l.poller.wait(0)
+	}
+	n := l.poller.wait(timeout)
 	l.box.awake()
-	return n, timeout == limit
+	return n
 }
 
 // busy reports whether the next tick has work that no event announces.
@@ -195,10 +231,15 @@ func (l *loop) tick(n int) {
 	// 2. Events, then connections with leftovers: new input is what most of the
 	// rest of the tick is about. Events come first, since serving a leftover
 	// may close a connection whose event was fetched already.
-	for i := range n {
+	for i := 0; i < n; {
+		if n-i >= minTogether && l.together.ring.isOpen() {
+			i = l.readTogether(i, n)
+			continue
+		}
 		if slot, gen, what, ok := l.poller.event(i); ok {
 			l.event(slot, gen, what)
 		}
+		i++
 	}
 	l.serveReady()
 
@@ -219,12 +260,16 @@ func (l *loop) tick(n int) {
 
 	// 7. One write per connection for all that was queued since 1.
 	l.flushDirty()
+
+	// 8. What came in during all of that has waited for so long.
+	l.turned = monotonic()
+	l.noteTurn(l.turned - l.now)
 }
 
 func (l *loop) event(slot, gen uint32, what readiness) {
-	if int(slot) >= len(l.slots) {
-		if at := int(slot) - int(gateSlots); at >= 0 && l.gates[at] != nil {
-			l.gates[at].accept()
+	if uint(slot) >= uint(len(l.slots)) {
+		if slot >= gateSlots && l.gates[slot-gateSlots] != nil {
+			l.gates[slot-gateSlots].accept()
 		}
 		return
 	}
@@ -317,6 +362,9 @@ func (l *loop) flushPosts() {
 }
 
 func (l *loop) flushDirty() {
+	if len(l.dirty) >= minTogether && l.together.ring.isOpen() {
+		l.flushTogether()
+	}
 	for i := range len(l.dirty) {
 		if c := l.dirty[i]; c != nil {
 			l.dirty[i] = nil
@@ -356,6 +404,7 @@ func (l *loop) stop() {
 	l.wakeMu.Lock()
 	defer l.wakeMu.Unlock()
 	l.shut = true
+	l.together.ring.close()
 	l.poller.close()
 }
 

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/netip"
 	"runtime"
 	"time"
 )
@@ -34,14 +35,56 @@ type Options struct {
 	// the last bytes reach the peer instead of a reset; default 1 s.
 	DrainTimeout time.Duration
 
+	// IOUring says whether connections that have something to write at the same
+	// time are flushed with one system call, by io_uring; default Auto
+	// (docs/adr/0008).
+	IOUring Use
+
 	// MaxConns bounds the connections of all listeners together; 0 means no
 	// limit. A WebSocket client past it gets status 503, others are closed.
 	MaxConns int
+
+	// Limits can be changed later.
+	Limits Limits
+
+	// Banned, if not nil, reports whether connections from an address are shut
+	// out. It is asked before anything is spent on one, and must not block.
+	Banned func(netip.Addr) bool
+
+	// TLSHandshakeTimeout bounds a TLS handshake, from accept on; default 10 s.
+	// The WebSocket upgrade has its HandshakeTimeout after it.
+	TLSHandshakeTimeout time.Duration
+
+	// TLSHandshakeRate is how many TLS handshakes begin in a second; default
+	// 1000 for each of GOMAXPROCS. Others wait for their turn.
+	TLSHandshakeRate int
+
+	// TLSWorkers is how many TLS handshakes compute at a time; default half of
+	// GOMAXPROCS, at least 1.
+	TLSWorkers int
+
+	// TLSHandshakes is how many TLS handshakes may be under way; default 1024.
+	// Past it the one that has waited longest for its peer, a second at least,
+	// gives up its place.
+	TLSHandshakes int
+
+	// TLSWatch is the interval at which the files of TLS are looked at for
+	// changes; default 10 s, negative for never. See Server.Reload.
+	TLSWatch time.Duration
 
 	// ReadBudget is how many bytes one connection may bring in within one tick
 	// before the others get their turn; default 128 KiB.
 	ReadBudget int
 }
+
+// Use says whether something that not every system has is to be used.
+type Use uint8
+
+const (
+	Auto Use = iota // where the system has it
+	On              // without it nothing starts
+	Off
+)
 
 // EnsureDefaults fills in the defaults.
 func (o *Options) EnsureDefaults() {
@@ -55,6 +98,18 @@ func (o *Options) EnsureDefaults() {
 	setDefault(&o.WriteStall, 30*time.Second)
 	setDefault(&o.CloseTimeout, 5*time.Second)
 	setDefault(&o.DrainTimeout, time.Second)
+	o.Limits.EnsureDefaults()
+	setDefault(&o.TLSHandshakeTimeout, 10*time.Second)
+	setDefault(&o.TLSWatch, 10*time.Second)
+	if o.TLSHandshakeRate == 0 {
+		o.TLSHandshakeRate = 1000 * runtime.GOMAXPROCS(0)
+	}
+	if o.TLSWorkers == 0 {
+		o.TLSWorkers = max(1, runtime.GOMAXPROCS(0)/2)
+	}
+	if o.TLSHandshakes == 0 {
+		o.TLSHandshakes = 1024
+	}
 	if o.ReadBudget == 0 {
 		o.ReadBudget = 128 << 10
 	}
@@ -69,16 +124,25 @@ func (o *Options) Validate() error {
 	for name, d := range map[string]time.Duration{
 		"HandshakeTimeout": o.HandshakeTimeout, "WriteStall": o.WriteStall,
 		"CloseTimeout": o.CloseTimeout, "DrainTimeout": o.DrainTimeout,
+		"TLSHandshakeTimeout": o.TLSHandshakeTimeout,
 	} {
 		if d < 0 {
 			faults = append(faults, fmt.Errorf("%s is %v, must not be negative", name, d))
 		}
 	}
-	if o.MaxConns < 0 {
-		faults = append(faults, fmt.Errorf("MaxConns is %d, must not be negative", o.MaxConns))
+	if o.IOUring > Off {
+		faults = append(faults, fmt.Errorf("IOUring is %d, must be Auto, On or Off", o.IOUring))
 	}
-	if o.ReadBudget < 0 {
-		faults = append(faults, fmt.Errorf("ReadBudget is %d, must not be negative", o.ReadBudget))
+	if err := o.Limits.Validate(); err != nil {
+		faults = append(faults, err)
+	}
+	for name, n := range map[string]int{
+		"MaxConns": o.MaxConns, "ReadBudget": o.ReadBudget, "TLSHandshakeRate": o.TLSHandshakeRate,
+		"TLSWorkers": o.TLSWorkers, "TLSHandshakes": o.TLSHandshakes,
+	} {
+		if n < 0 {
+			faults = append(faults, fmt.Errorf("%s is %d, must not be negative", name, n))
+		}
 	}
 	return errors.Join(faults...)
 }
@@ -88,13 +152,30 @@ type Listener struct {
 	// Name is for logs and link.Info; default the URL.
 	Name string
 
-	// Network is "ws", "tcp" or "unix".
+	// Network is "ws", "tcp" or "unix", or "wss" or "tls", which are the first
+	// two with TLS.
 	Network string
 
 	// Addr is host:port, or a path for "unix". Port 0 lets the system choose.
 	Addr string
 
-	// The rest is for "ws".
+	// Trusted are the proxies that are believed when they name the client whom
+	// they speak for: by ForwardedHeader, and by ProxyProtocol where that is on.
+	Trusted Networks
+
+	// ProxyProtocol says whether connections begin with a header of the PROXY
+	// protocol.
+	ProxyProtocol ProxyProtocol
+
+	// TLS is for "wss" and "tls", which need it.
+	TLS *TLS
+
+	// The rest is for "ws" and "wss".
+
+	// ForwardedHeader is the one header that Trusted put the client's address
+	// into, XForwardedFor or Forwarded; "" looks at neither. A proxy that writes
+	// one of them passes the other one on as the client wrote it.
+	ForwardedHeader string
 
 	// Path is the only request path that is answered; "" answers any.
 	Path string
@@ -128,9 +209,9 @@ type Listener struct {
 	// Deflate lets clients negotiate permessage-deflate.
 	Deflate bool
 
-	// DeflateMinSize is the smallest message that is worth compressing in
-	// message mode; default 128 bytes. See also link.Loop.AppendFrame, where the
-	// caller chooses.
+	// DeflateMinSize is the smallest message that is worth compressing; default,
+	// and the least that counts, 128 bytes. What link.Loop.AppendFrame encodes is
+	// for connections of all listeners: the smallest of theirs holds for it.
 	DeflateMinSize int
 
 	// MaxMessage bounds a message in message mode, and one that was compressed
@@ -153,11 +234,14 @@ func (l *Listener) EnsureDefaults() {
 func (l *Listener) Validate() error {
 	var faults []error
 	switch l.Network {
-	case "tcp", "unix":
+	case "tcp", "unix", "tls":
 		if l.Path != "" || len(l.Origins) > 0 || len(l.Subprotocols) > 0 || l.RequireSubprotocol || l.Deflate {
-			faults = append(faults, fmt.Errorf("listener %q: path, origins, sub-protocols and deflate need network ws", l.Addr))
+			faults = append(faults, fmt.Errorf("listener %q: path, origins, sub-protocols and deflate need network ws or wss", l.Addr))
 		}
-	case "ws":
+		if l.ForwardedHeader != "" {
+			faults = append(faults, fmt.Errorf("listener %q: a header needs network ws or wss", l.Addr))
+		}
+	case "ws", "wss":
 		if l.Path != "" && l.Path[0] != '/' {
 			faults = append(faults, fmt.Errorf("listener %q: path %q must begin with /", l.Addr, l.Path))
 		}
@@ -165,7 +249,25 @@ func (l *Listener) Validate() error {
 			faults = append(faults, fmt.Errorf("listener %q requires a sub-protocol but names none", l.Addr))
 		}
 	default:
-		faults = append(faults, fmt.Errorf("listener %q: network %q is not ws, tcp or unix", l.Addr, l.Network))
+		faults = append(faults, fmt.Errorf("listener %q: network %q is not ws, wss, tcp, tls or unix", l.Addr, l.Network))
+	}
+	if l.secured() != (l.TLS != nil) {
+		faults = append(faults, fmt.Errorf("listener %q: TLS is for networks wss and tls, and they need it", l.Addr))
+	} else if l.secured() {
+		if err := l.TLS.Validate(); err != nil {
+			faults = append(faults, fmt.Errorf("listener %q: %w", l.Addr, err))
+		}
+	}
+	switch l.ForwardedHeader {
+	case "", XForwardedFor, Forwarded:
+	default:
+		faults = append(faults, fmt.Errorf("listener %q: header %q is not %s or %s", l.Addr, l.ForwardedHeader, XForwardedFor, Forwarded))
+	}
+	if l.ProxyProtocol > ProxyOptional {
+		faults = append(faults, fmt.Errorf("listener %q: ProxyProtocol is %d, must be 0 to 2", l.Addr, l.ProxyProtocol))
+	}
+	if l.ProxyProtocol != ProxyOff && l.Trusted.Empty() {
+		faults = append(faults, fmt.Errorf("listener %q: PROXY protocol needs trusted proxies", l.Addr))
 	}
 	if l.DeflateMinSize < 0 || l.MaxMessage < 0 {
 		faults = append(faults, fmt.Errorf("listener %q: sizes must not be negative", l.Addr))

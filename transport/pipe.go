@@ -25,6 +25,7 @@ type pipe struct {
 	wg    *sync.WaitGroup
 	gone  chan struct{} // closed with the pipe
 	taken chan struct{} // tells the reader that chunk was taken
+	chain []chainKey    // of the client's certificate, if nc has TLS
 	// Any goroutine; atomic. Written by the loop that gives the connection away.
 	loop atomic.Pointer[loop]
 

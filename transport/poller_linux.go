@@ -3,6 +3,7 @@
 package transport
 
 import (
+	"errors"
 	"os"
 	"syscall"
 	"time"
@@ -11,13 +12,18 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// wakeSlot marks the poller's own eventfd.
-const wakeSlot = ^uint32(0)
+// What marks the poller's own descriptors.
+const (
+	wakeSlot = ^uint32(0) - iota // the eventfd
+	bellSlot                     // the timerfd
+)
 
-// poller waits for sockets with epoll, edge-triggered, and for wake.
+// poller waits for sockets with epoll, edge-triggered, for wake and for an alarm.
 type poller struct {
 	epfd   int
 	wakefd int
+	bell   int   // timerfd
+	alarm  int64 // when it goes off; 0 if it is not set
 	events [256]unix.EpollEvent
 }
 
@@ -31,13 +37,23 @@ func (p *poller) init() error {
 		_ = unix.Close(epfd) // the first error is the one to report
 		return os.NewSyscallError("eventfd", err)
 	}
-	p.epfd, p.wakefd = epfd, wakefd
-	// Edge-triggered: every write is an event, and nobody has to read.
-	return p.control(unix.EPOLL_CTL_ADD, wakefd, unix.EPOLLIN|unix.EPOLLET, wakeSlot, 0)
+	bell, err := unix.TimerfdCreate(unix.CLOCK_MONOTONIC, unix.TFD_CLOEXEC|unix.TFD_NONBLOCK)
+	if err != nil {
+		_ = unix.Close(epfd)
+		_ = unix.Close(wakefd)
+		return os.NewSyscallError("timerfd_create", err)
+	}
+	p.epfd, p.wakefd, p.bell = epfd, wakefd, bell
+	// Edge-triggered: every write, and every alarm, is an event, and nobody has to
+	// read.
+	return errors.Join(
+		p.control(unix.EPOLL_CTL_ADD, wakefd, unix.EPOLLIN|unix.EPOLLET, wakeSlot, 0),
+		p.control(unix.EPOLL_CTL_ADD, bell, unix.EPOLLIN|unix.EPOLLET, bellSlot, 0))
 }
 
 // close frees the poller. Nobody may call wake any more.
 func (p *poller) close() {
+	_ = unix.Close(p.bell)
 	_ = unix.Close(p.wakefd) // nothing was written that could be lost
 	_ = unix.Close(p.epfd)
 }
@@ -72,7 +88,7 @@ const canNap = true
 // has no limit. It returns how many there are, see event.
 func (p *poller) wait(timeout time.Duration) int {
 	if timeout == 0 {
-		return p.nap(0)
+		return p.fetch(0)
 	}
 	// The ordinary wrapper: while this thread sleeps the runtime gives its P to
 	// another one.
@@ -81,12 +97,32 @@ func (p *poller) wait(timeout time.Duration) int {
 	return fetched(n, errno)
 }
 
-// nap is wait, but this thread keeps its P while it sleeps. The runtime can still
-// stop it with a signal.
-func (p *poller) nap(timeout time.Duration) int {
+// nap waits for events or the alarm, which must be set, and reports which it was.
+// This thread keeps its P while it sleeps; the runtime can stop it with a signal.
+func (p *poller) nap() (n int, alarm bool) {
+	n = p.fetch(^uintptr(0))
+	if n == 1 && uint32(p.events[0].Fd) == bellSlot {
+		p.alarm = 0
+		return 0, true
+	}
+	return n, false
+}
+
+func (p *poller) fetch(timeout uintptr) int {
 	n, _, errno := syscall.RawSyscall6(syscall.SYS_EPOLL_PWAIT, uintptr(p.epfd),
-		uintptr(unsafe.Pointer(&p.events[0])), uintptr(len(p.events)), milliseconds(timeout), 0, 0)
+		uintptr(unsafe.Pointer(&p.events[0])), uintptr(len(p.events)), timeout, 0, 0)
 	return fetched(n, errno)
+}
+
+// setAlarm sees that the alarm goes off no later than at. now is the time.
+func (p *poller) setAlarm(at, now int64) {
+	if p.alarm != 0 && p.alarm <= at {
+		return
+	}
+	p.alarm = at
+	spec := unix.ItimerSpec{Value: unix.NsecToTimespec(max(at-now, 1))}
+	// It fails for arguments that are not ours.
+	_, _, _ = syscall.RawSyscall6(syscall.SYS_TIMERFD_SETTIME, uintptr(p.bell), 0, uintptr(unsafe.Pointer(&spec)), 0, 0, 0)
 }
 
 // milliseconds is timeout, rounded up, in the form that epoll_pwait takes.
@@ -105,10 +141,14 @@ func fetched(n uintptr, errno syscall.Errno) int {
 	return int(n)
 }
 
-// event returns one of the events that wait fetched. ok is false for a wake-up.
+// event returns one of the events that wait fetched. ok is false for one of its own.
 func (p *poller) event(i int) (slot, gen uint32, what readiness, ok bool) {
 	e := &p.events[i]
-	if uint32(e.Fd) == wakeSlot {
+	switch uint32(e.Fd) {
+	case wakeSlot:
+		return 0, 0, 0, false
+	case bellSlot:
+		p.alarm = 0
 		return 0, 0, 0, false
 	}
 	if e.Events&unix.EPOLLIN != 0 {

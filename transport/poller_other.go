@@ -32,7 +32,9 @@ func (p *poller) remove(int32) error { return errNoPoller }
 // canNap: goroutines sleep here, and tell the scheduler.
 const canNap = false
 
-func (p *poller) nap(timeout time.Duration) int { return p.wait(timeout) }
+func (p *poller) nap() (n int, alarm bool) { return 0, false }
+
+func (p *poller) setAlarm(at, now int64) {}
 
 // wait returns when woken, or after timeout; 0 does not block, a negative
 // timeout has no limit. There are never events.

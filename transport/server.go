@@ -11,11 +11,13 @@ package transport
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"hashplus/transport/link"
 	"hashplus/transport/ws"
@@ -25,9 +27,12 @@ import (
 // any goroutine, those that wait not from a loop.
 type Server struct {
 	// Immutable after New.
-	opts    Options
+	opts    Options // as they were given
 	handler link.Handler
 	loops   []*loop
+
+	handshakes *handshakes
+	watching   tlsWatch
 
 	// Any goroutine.
 	routines sync.WaitGroup // loops, acceptors, and goroutines of connections
@@ -35,6 +40,15 @@ type Server struct {
 	turned   atomic.Int64   // those of them that are told that there are too many
 	next     atomic.Uint32  // loop of the next connection, modulo their number
 	empty    chan struct{}  // has an element after conns has become 0
+
+	deflateMin atomic.Int64 // see noteDeflate
+
+	live      atomic.Pointer[Limits]
+	current   atomic.Pointer[Options] // what is in force, see SetOptions
+	addresses *addresses
+	counts    counters
+	seldom    lines
+	lagSeldom lines
 
 	mu        sync.Mutex
 	acceptors map[*acceptor]struct{} // guarded by mu
@@ -52,7 +66,11 @@ func New(o Options, h link.Handler) (*Server, error) {
 		return nil, fmt.Errorf("transport: %w", err)
 	}
 	s := &Server{opts: o, handler: h, acceptors: map[*acceptor]struct{}{},
-		empty: make(chan struct{}, 1), loopsDone: make(chan struct{})}
+		empty: make(chan struct{}, 1), loopsDone: make(chan struct{}), addresses: newAddresses()}
+	s.live.Store(&o.Limits)
+	s.current.Store(&o)
+	s.seldom.lines = link.Lines{Most: refusalLines, Span: int64(time.Second)}
+	s.handshakes = newHandshakes(s)
 	contract := make([]link.Loop, 0, o.Loops)
 	for id := range o.Loops {
 		l, err := newLoop(id, s)
@@ -65,6 +83,8 @@ func New(o Options, h link.Handler) (*Server, error) {
 		s.loops = append(s.loops, l)
 		contract = append(contract, l)
 	}
+	s.watching.loop, s.watching.due = s.loops[0], make(chan struct{}, 1)
+	s.watching.timer.Owner = &s.watching
 	h.Start(contract)
 	for _, l := range s.loops {
 		s.routines.Go(l.run)
@@ -80,6 +100,10 @@ func (s *Server) Conns() int { return int(s.conns.Load()) }
 // l. Goroutines serve it, so it can be any net.Conn: a net.Pipe, a connection
 // with TLS, one end of a tunnel. nc is the server's from then on.
 func (s *Server) ServeConn(nc net.Conn, l Listener) error {
+	if l.secured() {
+		_ = nc.Close()
+		return errors.New("transport: ServeConn makes no TLS: wrap the connection, and say ws or tcp")
+	}
 	e, err := s.newEndpoint(l, nc.LocalAddr())
 	if err != nil {
 		_ = nc.Close() // the first error is the one to report
@@ -89,23 +113,24 @@ func (s *Server) ServeConn(nc net.Conn, l Listener) error {
 }
 
 func (s *Server) serveStream(e *endpoint, nc net.Conn, early []byte) error {
-	refusal, ok := s.admit(e)
-	if !ok {
+	remote := remoteAddr(nc)
+	refusal, counted, err := s.admit(e, remote.Addr())
+	if err != nil && refusal == nil {
 		_ = nc.Close()
-		return errTooMany
+		return err
 	}
 	l := s.pick()
-	return s.open(l, newOpening(newStreamConn(e, nc, l), early, refusal))
+	return s.open(l, newOpening(newStreamConn(e, nc, remote, l), early, refusal, counted))
 }
 
 // serveRaw is serveStream for a file descriptor that was accepted on the loop at.
 func (s *Server) serveRaw(e *endpoint, at *loop, fd int32, remote netip.AddrPort) error {
-	refusal, ok := s.admit(e)
-	if !ok {
+	refusal, counted, err := s.admit(e, remote.Addr())
+	if err != nil && refusal == nil {
 		rawClose(fd)
-		return errTooMany
+		return err
 	}
-	o := newOpening(newRawConn(e, fd, remote), nil, refusal)
+	o := newOpening(newRawConn(e, fd, remote), nil, refusal, counted)
 	if to := s.pick(); to != at {
 		at.Send(to.id, o)
 	} else {
@@ -126,19 +151,26 @@ func (s *Server) open(l *loop, o *opening) error {
 // above it are just closed.
 const maxTurned = 256
 
-// admit counts a new connection. One too many is to get refusal, where the
-// listener speaks HTTP, or is not to be served at all. Those that are being
-// refused take nobody's place.
-func (s *Server) admit(e *endpoint) (refusal *ws.Refusal, ok bool) {
+// admit counts a new connection from the address a. err says why it is not let
+// in: it is to get refusal then, where the listener speaks HTTP, or is not to be
+// served at all. Those that are being refused take nobody's place. counted says
+// that its address was counted.
+func (s *Server) admit(e *endpoint, a netip.Addr) (refusal *ws.Refusal, counted bool, err error) {
 	n := s.conns.Add(1)
-	if limit := s.opts.MaxConns; limit == 0 || n-s.turned.Load() <= int64(limit) {
-		return nil, true
+	if limit := s.options().MaxConns; limit > 0 && n-s.turned.Load() > int64(limit) {
+		s.counts.full.Add(1)
+		refusal, err = ws.ErrUnavailable, errTooMany
+	} else if !e.exempt(a) {
+		refusal, counted, err = s.checkAddress(a)
 	}
-	if s.turned.Add(1) <= maxTurned && e.upgrader != nil {
-		return ws.ErrUnavailable, true
+	if err == nil {
+		return nil, counted, nil
+	}
+	if s.turned.Add(1) <= maxTurned && e.upgrader != nil && e.credentials == nil {
+		return refusal, false, err
 	}
 	s.released(true)
-	return nil, false
+	return nil, false, err
 }
 
 // released counts a connection that has gone.
@@ -179,6 +211,7 @@ func (s *Server) StopAccepting() {
 func (s *Server) Shutdown(ctx context.Context) error {
 	s.StopAccepting()
 	s.shutOnce.Do(func() {
+		s.handshakes.cancel()
 		for _, l := range s.loops {
 			l.Post(link.TaskFunc(func(link.Loop) { l.shutdown(link.CloseGoingAway, "server shutting down") }))
 		}

@@ -22,12 +22,12 @@ import (
 )
 
 func TestOptions_ValidateReportsEveryFault(t *testing.T) {
-	o := Options{Loops: -1, WriteStall: -1, CloseTimeout: -1, MaxConns: -1, ReadBudget: -1}
+	o := Options{Loops: -1, WriteStall: -1, CloseTimeout: -1, MaxConns: -1, ReadBudget: -1, IOUring: 9}
 	err := o.Validate()
 	if err == nil {
 		t.Fatal("no fault found")
 	}
-	for _, name := range []string{"Loops", "WriteStall", "CloseTimeout", "MaxConns", "ReadBudget"} {
+	for _, name := range []string{"Loops", "WriteStall", "CloseTimeout", "MaxConns", "ReadBudget", "IOUring"} {
 		if !strings.Contains(err.Error(), name) {
 			t.Errorf("%s is not in %q", name, err)
 		}
@@ -256,7 +256,7 @@ func TestServer_ReusedDescriptorsStayApart(t *testing.T) {
 					t.Error(err)
 					return
 				}
-				nc.SetDeadline(time.Now().Add(10 * time.Second))
+				nc.SetDeadline(time.Now().Add(time.Minute))
 				for _, what := range []byte("emee"[:1+i%4] + "cam"[i%3:i%3+1]) {
 					text := fmt.Sprintf("%c %d %d", what, worker, i)
 					if _, err := io.WriteString(nc, text); err != nil {
@@ -301,7 +301,7 @@ func TestServer_AcceptsAStorm(t *testing.T) {
 				t.Error(err)
 				return
 			}
-			c.SetReadDeadline(time.Now().Add(20 * time.Second))
+			c.SetReadDeadline(time.Now().Add(time.Minute))
 			if _, err := io.ReadFull(c, make([]byte, 5)); err != nil {
 				t.Error(err)
 				return
@@ -340,8 +340,8 @@ func TestServer_BacksOffWhileAcceptFails(t *testing.T) {
 	f := &failing{Listener: ln, err: os.NewSyscallError("accept4", syscall.EMFILE)}
 	f.failures.Store(3)
 	served := make(chan error, 1)
-	go func() { served <- s.Serve(f, Listener{Network: "tcp"}) }()
 	begin := time.Now()
+	go func() { served <- s.Serve(f, Listener{Network: "tcp"}) }()
 	nc := dialURL(t, "tcp://"+ln.Addr().String())
 	if _, err := nc.Write([]byte("hello")); err != nil {
 		t.Fatal(err)
@@ -401,7 +401,7 @@ func TestServer_ShutdownReachesConnectionsThatMove(t *testing.T) {
 		}
 	}
 	time.Sleep(5 * time.Millisecond)
-	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	if err := s.Shutdown(ctx); err != nil {
 		t.Error(err)

@@ -20,49 +20,93 @@ var errAgain = errors.New("transport: would block")
 // written once. It is owned by the loop of its connection.
 type socket struct {
 	pipe *pipe
+	tls  *secure // nil without TLS; a pipe has it inside its net.Conn
 	fd   int32
 }
 
 // read reads into b, which is not empty. It returns 0 and errAgain, io.EOF or
-// what broke.
-func (s *socket) read(b []byte) (int, error) {
-	if s.pipe != nil {
+// what broke. c is the connection of s.
+func (s *socket) read(c *conn, b []byte) (int, error) {
+	switch {
+	case s.pipe != nil:
 		return s.pipe.read(b)
+	case s.tls != nil:
+		return s.tls.read(c, b)
 	}
 	return rawRead(s.fd, b)
 }
 
+// emptied reports whether a read that brought n bytes into room for so many has
+// left nothing to read until the next event.
+func (s *socket) emptied(n, room int) bool {
+	if s.tls != nil {
+		return s.tls.emptied()
+	}
+	return n < room
+}
+
 // write takes bytes off the front of q, which is not empty, and returns how
 // many; 0 with errAgain or what broke. The caller consumes them.
-func (s *socket) write(q *writeQueue, scratch *vector) (int, error) {
-	if s.pipe != nil {
+func (s *socket) write(c *conn, q *writeQueue) (int, error) {
+	switch {
+	case s.pipe != nil:
 		return s.pipe.write(q)
+	case s.tls != nil:
+		return s.tls.write(c, q)
 	}
 	if q.head == len(q.segments)-1 {
 		return rawWrite(s.fd, q.front())
 	}
-	return rawWritev(s.fd, q, scratch)
+	return rawWritev(s.fd, q, &c.loop.vector)
 }
 
 // pending reports whether bytes that write took may still be in this process.
-func (s *socket) pending() bool { return s.pipe != nil && s.pipe.writing }
+func (s *socket) pending() bool {
+	return s.pipe != nil && s.pipe.writing || s.tls != nil && len(s.tls.out) > 0
+}
+
+// push writes what write took and kept, as far as it is this loop that writes it.
+func (s *socket) push(c *conn) error {
+	if s.tls != nil && s.tls.out != nil {
+		return s.tls.push(c)
+	}
+	return nil
+}
 
 // unread reports whether bytes wait to be read.
-func (s *socket) unread() bool {
-	if s.pipe != nil {
+func (s *socket) unread(c *conn) bool {
+	switch {
+	case s.pipe != nil:
 		return s.pipe.unread()
+	case s.tls != nil:
+		return s.tls.unread(c)
 	}
 	return rawUnread(s.fd)
 }
 
 // closeWrite ends the outgoing direction, when nothing is pending. It reports
 // false where one direction cannot end alone.
-func (s *socket) closeWrite() bool {
-	if s.pipe != nil {
+func (s *socket) closeWrite(c *conn) bool {
+	switch {
+	case s.pipe != nil:
 		return s.pipe.closeWrite()
+	case s.tls != nil:
+		s.tls.closeWrite(c)
+	default:
+		rawCloseWrite(s.fd)
 	}
-	rawCloseWrite(s.fd)
 	return true
+}
+
+// chain is the standing of the client's certificate, see standingOf.
+func (s *socket) chain() []chainKey {
+	switch {
+	case s.pipe != nil:
+		return s.pipe.chain
+	case s.tls != nil:
+		return s.tls.chain
+	}
+	return nil
 }
 
 // close frees the socket.

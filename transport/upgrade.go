@@ -14,10 +14,14 @@ type opening struct {
 	turn  *ws.Refusal // if set, all it gets
 }
 
-// newOpening opens c, or refuses it with turn if that is not nil.
-func newOpening(c *conn, early []byte, turn *ws.Refusal) *opening {
+// newOpening opens c, or refuses it with turn if that is not nil. counted says
+// that its address has been counted.
+func newOpening(c *conn, early []byte, turn *ws.Refusal, counted bool) *opening {
 	if turn != nil {
 		c.set(turned)
+	}
+	if counted {
+		c.set(inCount)
 	}
 	return &opening{conn: c, early: early, turn: turn}
 }
@@ -26,25 +30,41 @@ func (o *opening) Run(l link.Loop) {
 	c := o.conn
 	c.loop = l.(*loop)
 	if err := c.loop.adopt(c); err != nil {
-		c.loop.log.Error("a connection could not be watched", "listener", c.info.Listener, "error", err)
+		c.loop.log.Error("a connection could not be watched", "listener", c.info.Listener, "cause", err)
 		c.destroy()
 		return
 	}
 	if c.sock.pipe != nil {
 		c.sock.pipe.start(o.early)
 	}
-	if c.loop.draining {
+	if c.loop.draining || c.endpoint.root.closed.Load() {
 		o.turn = ws.ErrUnavailable
 	}
 	if o.turn != nil {
 		c.refuse(o.turn)
 		return
 	}
+	c.due = c.loop.now + int64(c.loop.server.options().HandshakeTimeout)
+	if c.state == awaitProxy {
+		c.schedule()
+		c.expectProxy()
+		return
+	}
+	c.begin()
+}
+
+// begin starts what the client itself has a part in. What it sent already is
+// handled afterwards.
+func (c *conn) begin() {
+	if c.state == securing {
+		c.due = c.loop.now + int64(c.loop.server.options().TLSHandshakeTimeout)
+		c.schedule()
+		return
+	}
 	if c.endpoint.upgrader == nil {
 		c.openStream()
 		return
 	}
-	c.due = c.loop.now + int64(c.loop.opts.HandshakeTimeout)
 	c.schedule()
 }
 
@@ -83,6 +103,12 @@ func (c *conn) upgrade(b []byte, own bool) {
 		return
 	}
 	answer, up, err := u.Upgrade(c.loop.pool.get(minChunk)[:0], b[:n])
+	if err == nil {
+		var refusal *ws.Refusal
+		if refusal, err = c.identify(up.Handshake); err != nil {
+			answer = ws.AppendRefusal(answer[:0], refusal)
+		}
+	}
 	copy(c.reserve(len(answer)), answer)
 	c.loop.pool.put(answer)
 	if err != nil {
@@ -114,6 +140,21 @@ func (c *conn) upgrade(b []byte, own bool) {
 	c.keepRest(b, nil, own)
 }
 
+// identify takes the client's address from the request h where the peer is a
+// trusted proxy. The error says why that client is not let in, and the refusal
+// what it is told.
+func (c *conn) identify(h *link.Handshake) (*ws.Refusal, error) {
+	name := c.endpoint.ForwardedHeader
+	if name == "" {
+		return nil, nil
+	}
+	client, err := c.endpoint.Trusted.origin(c.info.Remote, name, h.Header)
+	if err != nil {
+		return ws.ErrForwarded, err
+	}
+	return c.identified(client)
+}
+
 // strangerMessage bounds what is collected of a compressed message before
 // link.Conn.Admit: it could be the first of an attacker's many connections.
 const strangerMessage = 64 << 10
@@ -133,15 +174,34 @@ func (c *conn) handleEarly(b []byte) {
 // answer, and closes.
 func (c *conn) refuse(refusal error) {
 	var r *ws.Refusal
-	if c.endpoint.upgrader != nil && errors.As(refusal, &r) {
+	if c.speaksHTTP() && errors.As(refusal, &r) {
 		answer := ws.AppendRefusal(nil, r)
 		copy(c.reserve(len(answer)), answer)
 	}
 	c.endRefused(refusal)
 }
 
+// speaksHTTP reports whether the peer understands an answer in HTTP. Without
+// TLS, or inside it.
+func (c *conn) speaksHTTP() bool {
+	if s := c.sock.tls; s != nil && s.stage < tlsOpen {
+		s.stage = tlsEnded
+		return false
+	}
+	return c.endpoint.upgrader != nil
+}
+
+// refuseWith is refuse for a reason that is not for the peer, which gets r.
+func (c *conn) refuseWith(r *ws.Refusal, why error) {
+	if c.speaksHTTP() {
+		answer := ws.AppendRefusal(nil, r)
+		copy(c.reserve(len(answer)), answer)
+	}
+	c.endRefused(why)
+}
+
 func (c *conn) endRefused(refusal error) {
-	c.loop.log.Info("connection refused", "listener", c.info.Listener, "remote", c.info.Remote, "detail", refusal)
+	c.loop.server.logRefused(c.endpoint, c.info.Remote, refusal)
 	c.beginClose(refusal)
 }
 
@@ -155,6 +215,7 @@ func (c *conn) lose() {
 	}
 	server := c.endpoint.server
 	c.sock.close()
+	c.leave(server)
 	server.released(c.has(turned))
 	if c.stream != nil && !c.has(told) {
 		c.set(told)

@@ -42,13 +42,12 @@ func LoadACL(path string) (*ACL, error) {
 // The error names each faulty line as NAME:LINE, what is wrong with it and what
 // is allowed.
 func ParseACL(name string, text []byte) (*ACL, error) {
-	p := aclParser{acl: &ACL{anonymous: &ruleNode{}, users: make(map[string]*ruleNode)}}
-	p.rules = p.acl.anonymous
+	p := aclParser{acl: &ACL{name: name, anonymous: &ruleNode{}, patterns: &ruleNode{}, users: make(map[string]*ruleNode)}}
 	var faults []error
 	number := 0
 	for line := range strings.SplitSeq(strings.TrimPrefix(string(text), "\ufeff"), "\n") {
 		number++
-		if err := p.line(strings.Trim(line, " \t\r")); err != nil {
+		if err := p.line(number, strings.Trim(line, " \t\r")); err != nil {
 			if len(faults) == maxFaults {
 				faults = append(faults, fmt.Errorf("%s: there are more", name))
 				break
@@ -64,11 +63,11 @@ func ParseACL(name string, text []byte) (*ACL, error) {
 
 // aclParser is where a parse stands.
 type aclParser struct {
-	acl   *ACL
-	rules *ruleNode // of whom the next topic line is for
+	acl  *ACL
+	user string // of whom the next topic line is for
 }
 
-func (p *aclParser) line(line string) error {
+func (p *aclParser) line(number int, line string) error {
 	if line == "" || line[0] == '#' {
 		return nil
 	}
@@ -81,24 +80,17 @@ func (p *aclParser) line(line string) error {
 		if rest == "" {
 			return errors.New("user without a name: it is user NAME")
 		}
-		if p.rules = p.acl.users[rest]; p.rules == nil {
-			p.rules = &ruleNode{}
-			p.acl.users[rest] = p.rules
-		}
+		p.user = rest
 		return nil
 	case "topic", "pattern":
 		r, filter, err := parseRule(keyword, rest)
 		if err != nil {
 			return err
 		}
-		if keyword == "pattern" {
-			p.acl.patterns = append(p.acl.patterns, newPattern(filter, r))
-			return nil
-		}
-		if strings.Contains(filter, "%u") || strings.Contains(filter, "%c") {
+		if keyword == "topic" && namesClient(filter) {
 			return fmt.Errorf("%%u or %%c in the topic rule %q: only a pattern rule replaces them", filter)
 		}
-		p.rules.add(filter, r)
+		p.acl.add(rule{line: number, text: line, user: p.user, pattern: keyword == "pattern", rights: r, filter: filter})
 		return nil
 	}
 	return fmt.Errorf("unknown keyword %q: a line begins with user, topic, pattern or, for a comment, #", keyword)

@@ -6,23 +6,14 @@ import (
 	"hashplus/broker"
 )
 
-// pattern is a rule whose filter names the client: `%c` stands for its client
-// identifier and `%u` for its username.
+// patternLevel is a level of a pattern that names the client: `%c` stands for
+// its client identifier and `%u` for its username.
 //
 // The values are compared with the levels of a topic; they are never put into a
 // filter. So one with `/`, `+` or `#` in it equals no level, and a client
 // cannot widen a rule by its name. An empty value equals nothing, and one at
 // the beginning does not reach names that begin with `$`.
-type pattern struct {
-	rights rights
-	levels []patternLevel
-}
-
-// patternLevel is `+`, `#` or a text in parts.
-type patternLevel struct {
-	wildcard byte // '+', '#' or 0
-	parts    []patternPart
-}
+type patternLevel []patternPart
 
 // patternPart is a literal or a value.
 type patternPart struct {
@@ -30,23 +21,13 @@ type patternPart struct {
 	value   byte // 'c', 'u' or 0
 }
 
-// newPattern takes filter, which is valid, apart.
-func newPattern(filter string, r rights) pattern {
-	if filter == "+/#" {
-		filter = "#" // as in ruleNode.add
-	}
-	p := pattern{rights: r}
-	for level := range strings.SplitSeq(filter, "/") {
-		if level == "+" || level == "#" {
-			p.levels = append(p.levels, patternLevel{wildcard: level[0]})
-			continue
-		}
-		p.levels = append(p.levels, patternLevel{parts: splitParts(level)})
-	}
-	return p
+// namesClient reports whether a level of a pattern has a value in it.
+func namesClient(level string) bool {
+	return strings.Contains(level, "%c") || strings.Contains(level, "%u")
 }
 
-func splitParts(level string) (parts []patternPart) {
+// newPatternLevel takes a level apart.
+func newPatternLevel(level string) (parts patternLevel) {
 	literal := 0 // where it begins
 	end := func(at int) {
 		if literal < at {
@@ -66,44 +47,16 @@ func splitParts(level string) (parts []patternPart) {
 	return parts
 }
 
-// covers reports whether p, for the client id, matches every name that filter
-// matches.
-func (p *pattern) covers(id *broker.Identity, filter string) bool {
-	rest, more := filter, true
-	for i := range p.levels {
-		l := &p.levels[i]
-		if i == 0 && filter[0] == '$' && !l.literalStart() {
-			return false
-		}
-		if l.wildcard == '#' {
-			return true
-		}
-		if !more {
-			return false
-		}
-		var level string
-		level, rest, more = strings.Cut(rest, "/")
-		switch {
-		case level == "#":
-			return false
-		case l.wildcard == '+':
-		case level == "+":
-			return false
-		case !l.is(id, level):
-			return false
-		}
+func (l patternLevel) beginsLiterally() bool { return l[0].value == 0 }
+
+// is reports whether the level of a topic is l's text for id. The level `+` of a
+// filter is not, whatever the client calls itself.
+func (l patternLevel) is(id *broker.Identity, level string) bool {
+	if level == "+" {
+		return false
 	}
-	return !more
-}
-
-func (l *patternLevel) literalStart() bool {
-	return len(l.parts) > 0 && l.parts[0].value == 0
-}
-
-// is reports whether the level of a topic is l's text.
-func (l *patternLevel) is(id *broker.Identity, level string) bool {
-	for i := range l.parts {
-		p := &l.parts[i]
+	for i := range l {
+		p := &l[i]
 		text := p.literal
 		switch p.value {
 		case 'c':

@@ -118,6 +118,13 @@ func WorldReadable(path string) bool {
 	return err == nil && runtime.GOOS != "windows" && info.Mode().Perm()&0o004 != 0
 }
 
+// WorldWritable reports whether a file that says who may do what may be changed by
+// every user of the machine. On Windows it never does.
+func WorldWritable(path string) bool {
+	info, err := os.Stat(path)
+	return err == nil && runtime.GOOS != "windows" && info.Mode().Perm()&0o002 != 0
+}
+
 // pretence makes up what an unknown user's entry would hold, so that asking for
 // a user does not tell whether there is one. The same name gets the same
 // answers until the file changes.

@@ -6,4 +6,7 @@ import (
 	"go.uber.org/goleak"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	keysTimeout = patience // a busy machine takes its time for TLS
+	goleak.VerifyTestMain(m)
+}

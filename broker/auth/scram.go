@@ -1,6 +1,7 @@
 package auth
 
 import (
+	"bytes"
 	"context"
 	"crypto/pbkdf2"
 	"crypto/rand"
@@ -35,7 +36,10 @@ type Scram struct {
 	nonce     func() string // the server's part; tests give RFC 7677's
 }
 
-var _ broker.EnhancedAuthenticator = (*Scram)(nil)
+var (
+	_ broker.EnhancedAuthenticator = (*Scram)(nil)
+	_ Voucher                      = (*Scram)(nil)
+)
 
 // scramVerifier is what the server knows of a password.
 type scramVerifier struct {
@@ -87,7 +91,18 @@ func (x *scramExchange) Next(_ context.Context, data []byte) (reply []byte, done
 	if reply, err = x.final(string(data)); err != nil {
 		return nil, false, broker.Grant{}, err
 	}
-	return reply, true, broker.Grant{Username: x.user}, nil
+	return reply, true, broker.Grant{Username: x.user, Grounds: x.verifier}, nil
+}
+
+// Holds implements Voucher: the user has the same verifier as then.
+func (s *Scram) Holds(username string, grounds any) (mine, holds bool) {
+	v, mine := grounds.(*scramVerifier)
+	if !mine {
+		return false, false
+	}
+	now := s.users[username]
+	return true, now != nil && now.iterations == v.iterations && bytes.Equal(now.salt, v.salt) &&
+		subtle.ConstantTimeCompare(now.stored, v.stored) == 1
 }
 
 func scramRefusal(format string, args ...any) error {

@@ -14,7 +14,7 @@ import (
 // patience is how long an answer may take; soon is how long we listen for what
 // must not come, where nothing that must come can be waited for instead.
 const (
-	patience = 8 * time.Second
+	patience = time.Minute
 	soon     = 300 * time.Millisecond
 )
 
@@ -346,22 +346,32 @@ func (c *client) quiet(d time.Duration) {
 	}
 }
 
-// rest returns what comes until nothing comes for a while. Shared messages take
-// another way than others, so no message can tell that all of them are there.
-func (c *client) rest() []*packet {
-	all := c.held
-	c.held = nil
-	for {
-		select {
-		case p := <-c.in:
-			if p == nil {
-				return all
+// rest returns what came to each of clients once there are n packets in all, and
+// nothing more comes for a while. Shared messages take another way than others, so
+// no message can tell that all of them are there.
+func rest(n int, clients ...*client) [][]*packet {
+	all := make([][]*packet, len(clients))
+	for i, c := range clients {
+		all[i], c.held = c.held, nil
+		n -= len(all[i])
+	}
+	end := time.Now().Add(patience)
+	for quiet := time.Now(); n > 0 && time.Now().Before(end) || time.Since(quiet) < soon; time.Sleep(time.Millisecond) {
+		for i, c := range clients {
+			for came := true; came; {
+				select {
+				case p := <-c.in:
+					if came = p != nil; came {
+						all[i] = append(all[i], p)
+						n, quiet = n-1, time.Now()
+					}
+				default:
+					came = false
+				}
 			}
-			all = append(all, p)
-		case <-time.After(soon):
-			return all
 		}
 	}
+	return all
 }
 
 // alive fails unless the server still answers this connection.

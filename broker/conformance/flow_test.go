@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 )
 
 // window has a client that allows most messages in flight, and a publisher
@@ -415,7 +416,7 @@ func TestLimit_Connections(t *testing.T) { // [MQTT-3.1.4-2]
 		c.refused(0x97, 0x89, 3)
 	}
 	a.leave()
-	for range 50 { // the place becomes free
+	for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(10 * time.Millisecond) { // the place becomes free
 		c := dial(t, s, v5)
 		if c.trySend(request(v5).bytes()) == nil {
 			if p := c.arrive(); p != nil && p.reason == 0 {

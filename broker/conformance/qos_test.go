@@ -342,9 +342,9 @@ func TestQoS2_SentMessageDoesNotExpire(t *testing.T) { // [MQTT-4.3.3-7]
 	id := unique()
 	c := join(t, s, v5, keep(id))
 	c.listen(2, id)
-	join(t, s, v5).post(publish{topic: id, payload: "x", qos: 2, props: prop4(pMessageExpiry, 1)})
+	join(t, s, v5).post(publish{topic: id, payload: "x", qos: 2, props: prop4(pMessageExpiry, 2)})
 	first := c.message(id, "x")
-	time.Sleep(3200 * time.Millisecond)
+	time.Sleep(4200 * time.Millisecond)
 	c = again(c, s)
 	p := c.take(id, "x")
 	if p.id != first.id || !p.pub.dup {

@@ -188,8 +188,8 @@ func (f *fleet) start(p *process, args []string) error {
 		return nil
 	case <-over:
 		return fmt.Errorf("it ends at once: %v", p.cmd.Args)
-	case <-time.After(20 * time.Second):
-		return fmt.Errorf("no listener lines after 20 s: %v", p.cmd.Args)
+	case <-time.After(patience):
+		return fmt.Errorf("no listener lines after %v: %v", patience, p.cmd.Args)
 	}
 }
 

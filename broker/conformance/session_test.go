@@ -51,9 +51,9 @@ func TestSession_IsKeptWhileConnected(t *testing.T) { // [MQTT-4.1.0-1] [MQTT3-4
 	s := startBroker(t, "")
 	t.Run("v5", func(t *testing.T) {
 		t.Parallel()
-		c := join(t, s, v5, named(unique()), lasting(1)) // which counts from the end of the connection
+		c := join(t, s, v5, named(unique()), lasting(4)) // which counts from the end of the connection
 		c.listen(1, c.id)
-		time.Sleep(2500 * time.Millisecond)
+		time.Sleep(5500 * time.Millisecond)
 		c.post(publish{topic: c.id, payload: "x", qos: 1})
 		c.message(c.id, "x")
 		c.drop()

@@ -64,8 +64,7 @@ func TestShared_EachMessageGoesToOneMember(t *testing.T) {
 			plain.take(topic, fmt.Sprint(i))
 		}
 		seen := map[string]int{}
-		for i, c := range members {
-			got := c.rest()
+		for i, got := range rest(n, members...) {
 			if len(got) == 0 {
 				t.Errorf("member %d gets nothing of %d messages", i, n)
 			}
@@ -89,18 +88,17 @@ func TestShared_GrantedQoSIsKept(t *testing.T) { // [MQTT-4.8.2-3]
 	s := startBroker(t, "")
 	topic := unique()
 	pub := join(t, s, v5)
-	members := map[byte]*client{}
-	for qos := range byte(3) {
-		members[qos] = join(t, s, v5)
-		members[qos].listen(qos, "$share/g/"+topic)
+	members := []*client{join(t, s, v5), join(t, s, v5), join(t, s, v5)}
+	for qos, c := range members {
+		c.listen(byte(qos), "$share/g/"+topic)
 	}
 	for range 12 {
 		pub.post(publish{topic: topic, payload: "x", qos: 2})
 	}
 	total := 0
-	for qos, c := range members {
-		for _, p := range c.rest() {
-			if total++; p.pub.qos != qos {
+	for qos, got := range rest(12, members...) {
+		for _, p := range got {
+			if total++; int(p.pub.qos) != qos {
 				t.Errorf("QoS %d: %v", qos, p)
 			}
 		}

@@ -12,6 +12,31 @@ type PassProperties struct {
 	UserProperties  []UserProperty
 }
 
+// Check reports why no PUBLISH can carry p: text that is not UTF-8 or holds
+// U+0000, or a Response Topic with a wildcard. The error is an *Error.
+func (p *PassProperties) Check() error {
+	if err := checkText([]byte(p.ContentType), "Content Type"); err != nil {
+		return err
+	}
+	if p.ResponseTopic != "" {
+		topic := []byte(p.ResponseTopic)
+		if err := checkText(topic, "Response Topic"); err != nil {
+			return err
+		}
+		if err := checkResponseTopic(topic); err != nil {
+			return err
+		}
+	}
+	for _, u := range p.UserProperties {
+		for _, text := range []string{u.Key, u.Value} {
+			if err := checkText([]byte(text), "User Property"); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
 // Append appends p in the form of Publish.Props and returns it with the offset
 // of the Message Expiry Interval's value, or -1. Strings and binary data
 // longer than 65,535 bytes are cut.

@@ -2,67 +2,101 @@ package main
 
 import (
 	"context"
-	"fmt"
 	"log/slog"
+	"reflect"
+	"sync"
 
 	"hashplus/broker"
 	"hashplus/broker/auth"
-	"hashplus/broker/wire"
 )
 
 // access reads the files that say who may connect and what clients may do, and
-// puts what they say into o. What is only unwise it tells log.
-func (c *configuration) access(o *broker.Options, log *slog.Logger) error {
-	for _, path := range []string{c.PasswordFile, c.ScramFile} {
-		if path != "" && auth.WorldReadable(path) {
-			log.Warn("a file with secrets can be read by every user of this machine", "file", path)
-		}
+// puts what they say into o. What is only unwise it tells log. Nothing runs yet;
+// see liveAuthentication.
+func (c *configuration) access(o *broker.Options, log *slog.Logger) (*authentication, error) {
+	a, err := c.newAuthentication(nil, log)
+	if err != nil {
+		return nil, err
 	}
-	var passwords broker.Authenticator
-	if c.PasswordFile != "" {
-		p, err := auth.LoadPasswords(c.PasswordFile)
-		if err != nil {
-			return usageError{fmt.Errorf("password-file: %w", err)}
-		}
-		passwords = p
-	}
-	if c.ScramFile != "" {
-		scram, err := auth.LoadScram(c.ScramFile)
-		if err != nil {
-			return usageError{fmt.Errorf("scram-file: %w", err)}
-		}
-		o.EnhancedAuthenticators = append(o.EnhancedAuthenticators, scram)
-	}
-	switch {
-	case !*c.AllowAnonymous:
-		o.Authenticator = gate{passwords}
-	case c.PasswordFile != "" || c.ScramFile != "":
-		o.Authenticator = auth.AllowAnonymous(passwords)
-	}
-	if c.ACL != "" {
-		acl, err := auth.LoadACL(c.ACL)
-		if err != nil {
-			return usageError{fmt.Errorf("acl: %w", err)}
-		}
-		o.Authorizer = acl
-	}
-	return nil
+	o.Authenticator, o.EnhancedAuthenticators = a.authenticator(), a.enhanced
+	o.ReadData = auth.ReadClaims
+	o.Authorizer, err = c.permissions(log)
+	return a, err
 }
 
-// gate is the Authenticator of clients that do not use extended authentication,
-// where anonymous ones are not let in: without passwords to check, nobody is.
-type gate struct {
-	passwords broker.Authenticator // nil: there are none
+// liveAuthentication starts the work of what access has made, and registers it for
+// reloads: others decide from then on who may connect, and clients who are there by
+// credentials that are not valid any more are sent away. The permissions are
+// registered before it: by the time that clients get in with claims, these have to
+// count.
+func (r *reloader) liveAuthentication(b *broker.Broker, now *authentication) (stop func()) {
+	reviews := newReviews(b, r.log)
+	now.start(nil, reviews.ask)
+	keys := append(flagNames(reflect.TypeFor[authConfig]()), "allow-anonymous", "password-file", "scram-file")
+	r.live(func(next *configuration) (func(), error) {
+		old := now
+		a, err := next.newAuthentication(old, r.log)
+		if err != nil {
+			return nil, err
+		}
+		return func() {
+			if err := b.SetAuthenticators(a.authenticator(), a.enhanced...); err != nil {
+				r.log.Error("the authentication of the new configuration is not in force", "cause", err) // each method is its own
+				return
+			}
+			now = a
+			a.start(old, reviews.ask)
+			old.stop(a)
+			reviews.ask()
+		}, nil
+	}, keys...)
+	return func() {
+		reviews.stop()
+		now.stop(nil)
+	}
 }
 
-// Authenticate refuses clients without a name and leaves the others to the
-// passwords.
-func (g gate) Authenticate(ctx context.Context, r *broker.AuthRequest) (broker.Grant, error) {
-	switch {
-	case !r.HasUsername:
-		return broker.Grant{}, &broker.Refusal{Reason: wire.NotAuthorized, Detail: "anonymous clients are not let in"}
-	case g.passwords == nil:
-		return broker.Grant{}, &broker.Refusal{Reason: wire.BadUserNameOrPassword, Detail: "no passwords are configured"}
+// reviews have the broker look who is connected by credentials that are not valid
+// any more, one review after the other and beside all else: if they are many it
+// takes seconds.
+type reviews struct {
+	asked  chan struct{} // has an element if one is to be made
+	cancel context.CancelFunc
+	ended  sync.WaitGroup
+}
+
+func newReviews(b *broker.Broker, log *slog.Logger) *reviews {
+	ctx, cancel := context.WithCancel(context.Background())
+	v := &reviews{asked: make(chan struct{}, 1), cancel: cancel}
+	v.ended.Go(func() {
+		for {
+			select {
+			case <-v.asked:
+			case <-ctx.Done():
+				return
+			}
+			n, err := b.Review(ctx)
+			if n > 0 {
+				log.Info("disconnected clients whose credentials are not valid any more", "clients", n)
+			}
+			if err != nil {
+				return // the broker ends
+			}
+		}
+	})
+	return v
+}
+
+// ask asks for a review. Any goroutine.
+func (v *reviews) ask() {
+	select {
+	case v.asked <- struct{}{}:
+	default:
 	}
-	return g.passwords.Authenticate(ctx, r)
+}
+
+// stop ends them.
+func (v *reviews) stop() {
+	v.cancel()
+	v.ended.Wait()
 }

@@ -1,14 +1,10 @@
 package main
 
 import (
-	"context"
-	"errors"
 	"strings"
 	"testing"
 
-	"hashplus/broker"
 	"hashplus/broker/auth"
-	"hashplus/broker/wire"
 )
 
 func TestServe_ACLRefuses(t *testing.T) {
@@ -30,7 +26,7 @@ func TestServe_ACLRefuses(t *testing.T) {
 }
 
 func TestServe_PasswordFileDecidesWhoMayConnect(t *testing.T) {
-	entry, err := auth.NewPassword("alice", "correct horse", 1000)
+	entry, err := auth.NewPassword("alice", "correct horse")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -58,37 +54,6 @@ func TestServe_PasswordFileDecidesWhoMayConnect(t *testing.T) {
 			if code, _, stderr := command(t, args...); code != c.code {
 				t.Errorf("%q: exit %d, want %d: %s", args[2:], code, c.code, stderr)
 			}
-		}
-	}
-}
-
-// grants is an Authenticator that lets in everybody it is asked about.
-type grants struct{}
-
-func (grants) Authenticate(_ context.Context, r *broker.AuthRequest) (broker.Grant, error) {
-	return broker.Grant{Username: r.Username}, nil
-}
-
-func TestGate_LetsInOnlyWhoHasAPassword(t *testing.T) {
-	for _, c := range []struct {
-		name   string
-		gate   gate
-		r      broker.AuthRequest
-		reason wire.ReasonCode // 0: let in
-	}{
-		{"anonymous", gate{}, broker.AuthRequest{}, wire.NotAuthorized},
-		{"anonymous with passwords", gate{grants{}}, broker.AuthRequest{}, wire.NotAuthorized},
-		{"password only", gate{grants{}}, broker.AuthRequest{HasPassword: true}, wire.NotAuthorized},
-		{"name without passwords", gate{}, broker.AuthRequest{HasUsername: true, Username: "u"}, wire.BadUserNameOrPassword},
-		{"name with passwords", gate{grants{}}, broker.AuthRequest{HasUsername: true, Username: "u"}, 0},
-	} {
-		g, err := c.gate.Authenticate(context.Background(), &c.r)
-		var refusal *broker.Refusal
-		switch {
-		case c.reason == 0 && (err != nil || g.Username != "u"):
-			t.Errorf("%s: %v %v", c.name, g, err)
-		case c.reason != 0 && (!errors.As(err, &refusal) || refusal.Reason != c.reason):
-			t.Errorf("%s: %v, want %v", c.name, err, c.reason)
 		}
 	}
 }

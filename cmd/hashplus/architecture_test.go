@@ -16,7 +16,7 @@ func TestArchitecture(t *testing.T) {
 		{"hashplus/transport/link", []string{"hashplus/", "net", "syscall/"}},
 		{"hashplus/transport", []string{"hashplus/broker", "hashplus/topic", "hashplus/broker/"}},
 		{"hashplus/broker/wire", []string{"hashplus/", "net"}},
-		{"hashplus/broker", []string{"net", "net/http", "hashplus/transport", "hashplus/broker/auth"}},
+		{"hashplus/broker", []string{"net", "net/http", "hashplus/transport", "hashplus/broker/auth", "hashplus/broker/store"}},
 		{"hashplus/bench", []string{"hashplus/broker", "hashplus/transport", "hashplus/topic"}},
 	} {
 		out, err := exec.Command("go", "list", "-deps", rule.pkg).CombinedOutput()

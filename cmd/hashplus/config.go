@@ -3,8 +3,8 @@ package main
 import (
 	"errors"
 	"fmt"
-	"log/slog"
 	"math"
+	"net"
 	"os"
 	"strings"
 	"time"
@@ -19,6 +19,8 @@ import (
 type configuration struct {
 	WS        []string         `name:"ws" group:"Listeners" placeholder:"ADDR" help:"Listen for MQTT over WebSocket at host:port. Repeatable."`
 	TCP       []string         `name:"tcp" group:"Listeners" placeholder:"ADDR" help:"Listen for MQTT over TCP at host:port. Repeatable."`
+	WSS       []string         `name:"wss" group:"Listeners" placeholder:"ADDR" help:"Listen for MQTT over WebSocket with TLS at host:port. Repeatable."`
+	TLS       []string         `name:"tls" group:"Listeners" placeholder:"ADDR" help:"Listen for MQTT over TLS at host:port. Repeatable."`
 	Unix      []string         `name:"unix" group:"Listeners" placeholder:"PATH" help:"Listen for MQTT on a Unix socket. Repeatable."`
 	Listeners []listenerConfig `kong:"-"`
 
@@ -26,14 +28,21 @@ type configuration struct {
 	WSOrigins            []string `group:"WebSocket" placeholder:"ORIGIN" help:"Values of the Origin header that are let in, such as https://example.com; * lets in every page. Requests without one are let in, and on a loopback listener those of loopback pages. Repeatable."`
 	WSRequireSubprotocol bool     `group:"WebSocket" help:"Refuse clients that do not offer the sub-protocol mqtt or mqttv3.1."`
 	WSDeflate            bool     `group:"WebSocket" help:"Let clients negotiate compression (permessage-deflate)."`
-	WSDeflateMinSize     Size     `group:"WebSocket" default:"128" help:"Smallest packet that is worth compressing."`
+	WSDeflateMinSize     Size     `group:"WebSocket" default:"128" help:"Smallest packet that is worth compressing, 128 bytes at least. Where listeners differ the smallest holds for all of them."`
 	WSPing               Duration `group:"WebSocket" default:"25s" help:"Interval of pings to clients, which keep proxies from closing idle connections; 0 sends none."`
 	PongGrace            bool     `group:"WebSocket" default:"true" negatable:"" help:"Let pongs stretch the keep alive, to at most three times since the last MQTT packet."`
 
+	tlsConfig `embed:"" group:"TLS"`
+
+	proxyConfig `embed:"" group:"Proxies"`
+
 	AllowAnonymous *bool  `group:"Access" negatable:"" help:"Let in clients without a username. Default: only if no authentication is configured, and then only on loopback and Unix listeners."`
-	PasswordFile   string `group:"Access" placeholder:"FILE" help:"File with users and password hashes, as mosquitto_passwd writes it (PBKDF2, $$7$$)."`
+	PasswordFile   string `group:"Access" placeholder:"FILE" help:"File with users and password hashes, as hashplus passwd and mosquitto_passwd write it (Argon2id, and PBKDF2, $$7$$)."`
 	ScramFile      string `group:"Access" placeholder:"FILE" help:"File with SCRAM-SHA-256 verifiers, for MQTT 5.0 extended authentication."`
-	ACL            string `name:"acl" group:"Access" placeholder:"FILE" help:"File with access rules, in the format of mosquitto."`
+
+	authConfig `embed:"" group:"Access"`
+
+	ACL string `name:"acl" group:"Access" placeholder:"FILE" help:"File with access rules, in the format of mosquitto; see permissions.md."`
 
 	MaxKeepalive      Seconds `group:"Announced to clients" default:"0" help:"Longest keep alive of a version 5 client, which is told so; 0 does not limit it."`
 	ReceiveMaximum    uint16  `group:"Announced to clients" default:"1024" help:"QoS 1 and 2 messages that a client may have on the way to the broker."`
@@ -58,9 +67,14 @@ type configuration struct {
 	MaxUserProperties int       `group:"Limits" default:"64" help:"User properties of one packet."`
 	WriteQueueBytes   Size      `group:"Limits" default:"1MiB" help:"Bytes that wait to be written to one connection before QoS 0 messages to it are dropped and others wait in its session."`
 	WriteStall        Duration  `group:"Limits" default:"30s" help:"How long a client may read nothing of what waits for it before it is disconnected."`
-	Strict            bool      `group:"Limits" help:"Keep to the letter of the specifications: pongs do not stretch the keep alive, and unmasked pong and close frames, which Python's paho sends, are refused."`
+	protection        `embed:"" group:"Limits"`
+	Strict            bool `group:"Limits" help:"Keep to the letter of the specifications: pongs do not stretch the keep alive, and unmasked pong and close frames, which Python's paho sends, are refused."`
+
+	durability `embed:"" group:"Durability"`
 
 	Loops       int      `group:"Operation" default:"0" help:"Event loops; 0 means half as many as cores, 64 are the most."`
+	IOUring     string   `name:"io-uring" group:"Operation" enum:"auto,on,off" default:"auto" help:"Flush connections together with Linux's io_uring: auto where the kernel lets us, on (fails to start without it) or off."`
+	Health      string   `group:"Operation" placeholder:"ADDR" help:"Answer health probes over HTTP at host:port: /livez, and /readyz, which is 503 while the state is recovered, while the store fails or its disk is nearly full, and while the broker drains."`
 	SysInterval Duration `group:"Operation" default:"10s" help:"Interval of the $$SYS topics; 0 switches them off."`
 	Drain       Duration `group:"Operation" default:"10s" help:"How long to wait at the end until clients have been told and what is queued for them is written."`
 	LogLevel    string   `group:"Operation" enum:"debug,info,warn,error" default:"info" help:"Least severe level that is logged: debug, info, warn or error."`
@@ -84,7 +98,7 @@ func (c *configuration) finish() error {
 	fault := func(key, format string, args ...any) {
 		faults = append(faults, fmt.Errorf("%s: %s", key, fmt.Sprintf(format, args...)))
 	}
-	named := len(c.WS)+len(c.TCP)+len(c.Unix)+len(c.Listeners) > 0
+	named := len(c.WS)+len(c.TCP)+len(c.WSS)+len(c.TLS)+len(c.Unix)+len(c.Listeners) > 0
 	if !named {
 		c.WS, c.TCP = []string{"127.0.0.1:8083"}, []string{"127.0.0.1:1883"}
 	}
@@ -94,10 +108,16 @@ func (c *configuration) finish() error {
 	for _, address := range c.TCP {
 		c.Listeners = append(c.Listeners, listenerConfig{key: "tcp", Network: "tcp", Address: address})
 	}
+	for _, address := range c.WSS {
+		c.Listeners = append(c.Listeners, listenerConfig{key: "wss", Network: "wss", Address: address})
+	}
+	for _, address := range c.TLS {
+		c.Listeners = append(c.Listeners, listenerConfig{key: "tls", Network: "tls", Address: address})
+	}
 	for _, path := range c.Unix {
 		c.Listeners = append(c.Listeners, listenerConfig{key: "unix", Network: "unix", Address: path})
 	}
-	c.WS, c.TCP, c.Unix = nil, nil, nil
+	c.WS, c.TCP, c.WSS, c.TLS, c.Unix = nil, nil, nil, nil, nil
 	seen := map[string]bool{}
 	for i := range c.Listeners {
 		l := &c.Listeners[i]
@@ -111,6 +131,9 @@ func (c *configuration) finish() error {
 			seen[at] = true
 		}
 	}
+	c.tlsConfig.check(c.Listeners, fault)
+	c.protection.check(fault)
+	c.durability.check(fault)
 	c.checkAccess(fault)
 	c.checkRanges(fault)
 	return errors.Join(faults...)
@@ -118,7 +141,8 @@ func (c *configuration) finish() error {
 
 // checkAccess settles who may connect without a name.
 func (c *configuration) checkAccess(fault func(key, format string, args ...any)) {
-	authenticated := c.PasswordFile != "" || c.ScramFile != ""
+	c.checkAuth(fault)
+	authenticated := len(c.methods()) > 0
 	explicit := c.AllowAnonymous != nil
 	allow := !authenticated
 	if explicit {
@@ -127,6 +151,7 @@ func (c *configuration) checkAccess(fault func(key, format string, args ...any))
 	c.AllowAnonymous = &allow
 	for _, f := range []struct{ key, path string }{
 		{"password-file", c.PasswordFile}, {"scram-file", c.ScramFile}, {"acl", c.ACL},
+		{"jwt-jwks-ca", c.JWTJWKSCA}, {"auth-http-ca", c.AuthHTTPCA}, {"auth-http-token-file", c.AuthHTTPTokenFile},
 	} {
 		if f.path == "" {
 			continue
@@ -139,11 +164,11 @@ func (c *configuration) checkAccess(fault func(key, format string, args ...any))
 	}
 	switch {
 	case !allow && !authenticated:
-		fault("allow-anonymous", "is off, but neither password-file nor scram-file is set, so nobody could connect")
+		fault("allow-anonymous", "is off, but no authentication (such as password-file or jwt-keys) is configured, so nobody could connect")
 	case allow && !explicit:
 		for _, l := range c.Listeners {
 			if !l.local() {
-				fault(l.key, "%s can be reached from other machines: configure authentication (password-file, scram-file) "+
+				fault(l.key, "%s can be reached from other machines: configure authentication (such as password-file or jwt-keys) "+
 					"or say allow-anonymous to let everybody in", l.url())
 			}
 		}
@@ -170,6 +195,11 @@ func (c *configuration) checkRanges(fault func(key, format string, args ...any))
 	if c.WSPath != "" && !strings.HasPrefix(c.WSPath, "/") {
 		fault("ws-path", "%q does not begin with /", c.WSPath)
 	}
+	if c.Health != "" {
+		if _, port, err := net.SplitHostPort(c.Health); err != nil || port == "" {
+			fault("health", "%q is not host:port", c.Health)
+		}
+	}
 	for _, o := range c.WSOrigins {
 		if err := checkOrigin(o); err != nil {
 			fault("ws-origins", "%v", err)
@@ -182,6 +212,8 @@ func (c *configuration) checkRanges(fault func(key, format string, args ...any))
 	within("receive-maximum", int64(c.ReceiveMaximum), 1, 65535)
 	sizeWithin("max-packet-size", c.MaxPacketSize, 128, 268_435_460)
 	within("max-qos", int64(c.MaxQoS), 0, 2)
+
+	c.checkAuthRanges(within, atLeast)
 
 	within("max-connections", int64(c.MaxConnections), 0, math.MaxInt32)
 	within("max-sessions", int64(c.MaxSessions), 1, 1<<30)
@@ -200,15 +232,4 @@ func (c *configuration) checkRanges(fault func(key, format string, args ...any))
 	within("loops", int64(c.Loops), 0, 64)
 	atLeast("sys-interval", c.SysInterval, 0)
 	atLeast("drain", c.Drain, 0)
-}
-
-// logger is where the broker's log goes.
-func (c *configuration) logger(env *environment) *slog.Logger {
-	var level slog.Level
-	_ = level.UnmarshalText([]byte(c.LogLevel)) // the flag allows only its names
-	o := &slog.HandlerOptions{Level: level}
-	if c.LogFormat == "json" {
-		return slog.New(slog.NewJSONHandler(env.stderr, o))
-	}
-	return slog.New(slog.NewTextHandler(env.stderr, o))
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"flag"
+	"fmt"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -129,7 +130,7 @@ func TestConfiguration_ListsComeFromAllSources(t *testing.T) {
 		"--config", writeFile(t, "c.yaml", "unix: [/a, /b]\nlisteners: [{url: 'mqtt://localhost:6'}]\n"))
 	var got []string
 	for line := range strings.Lines(stdout) {
-		if _, u, ok := strings.Cut(strings.TrimSpace(line), "url: "); ok {
+		if u, ok := strings.CutPrefix(strings.TrimSpace(line), "- url: "); ok {
 			got = append(got, u)
 		}
 	}
@@ -168,6 +169,15 @@ func TestConfiguration_RefusalsNameTheKey(t *testing.T) {
 		"duration":       {[]string{"--connect-timeout=0"}, []string{"connect-timeout: 0s"}},
 		"duration form":  {[]string{"--drain=soon"}, []string{"--drain", `"soon"`, "10s"}},
 		"keep alive":     {[]string{"--max-keepalive=65536"}, []string{"max-keepalive: 65536", "65535"}},
+		"memory":         {[]string{"--max-memory=1MiB"}, []string{"max-memory: 1MiB", "32MiB"}},
+		"ban by":         {[]string{"--ban-by=ip"}, []string{`ban-by: "ip"`, "client-id"}},
+		"ban time":       {[]string{"--ban-time=0"}, []string{"ban-time: 0s", "1s"}},
+		"lag":            {[]string{"--max-loop-lag=1us"}, []string{"max-loop-lag: 1µs", "1ms"}},
+		"retained":       {[]string{"--max-retained-messages=0", "--max-retained-bytes=1"}, []string{"max-retained-messages: 0", "max-retained-bytes: 1", "1KiB"}},
+		"negative":       {[]string{"--max-publish-rate=-1", "--max-address-rate=-1", "--max-address-connections=-2"}, []string{"max-publish-rate: -1", "max-address-rate: -1", "max-address-connections: -2"}},
+		"proxies":        {[]string{"--trusted-proxies=10.0.0.1/8"}, []string{"trusted-proxies: ", `"10.0.0.1/8"`, "10.0.0.0/8"}},
+		"no proxies":     {[]string{"--proxy-protocol=required"}, []string{"proxy-protocol: ", "trusted-proxies"}},
+		"proxy header":   {[]string{"--forwarded-header=X-Real-IP"}, []string{"--forwarded-header", "X-Forwarded-For"}},
 		"policy":         {[]string{"--queue-full=drop"}, []string{"--queue-full", `"drop"`, "drop-oldest"}},
 		"level":          {[]string{"--log-level=loud"}, []string{"--log-level", `"loud"`, `"debug"`}},
 		"unknown flag":   {[]string{"--max-qoss=1"}, []string{"--max-qoss", "--max-qos"}},
@@ -313,6 +323,7 @@ func TestConfiguration_DefaultsAreTheLibrarys(t *testing.T) {
 	got.MaximumQoS, want.MaximumQoS = nil, nil
 	got.Logger, want.Logger = nil, nil
 	got.Version, want.Version = "", ""
+	got.MinFree, want.MinFree = 0, 0 // without a store it counts for nothing
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("broker options\n%+v, want\n%+v", got, want)
 	}
@@ -320,6 +331,9 @@ func TestConfiguration_DefaultsAreTheLibrarys(t *testing.T) {
 	tw.EnsureDefaults()
 	if time.Duration(c.WriteStall) != tw.WriteStall || time.Duration(c.ConnectTimeout) != tw.HandshakeTimeout {
 		t.Errorf("write stall %v and handshake %v, want %v and %v", c.WriteStall, c.ConnectTimeout, tw.WriteStall, tw.HandshakeTimeout)
+	}
+	if uses[c.IOUring] != tw.IOUring {
+		t.Errorf("io-uring %s, want %v", c.IOUring, tw.IOUring)
 	}
 	lw := transport.Listener{}
 	lw.EnsureDefaults()
@@ -334,7 +348,9 @@ func TestConfiguration_EveryValueReachesTheBroker(t *testing.T) {
 		"--no-retain-available", "--max-keepalive=7", "--max-session-expiry=8", "--connect-timeout=9s",
 		"--max-connect-size=1KiB", "--max-inflight=10", "--max-queued-messages=11", "--max-queued-bytes=12KiB",
 		"--queue-full=disconnect", "--max-subscriptions=13", "--max-topic-levels=14", "--max-topic-length=15",
-		"--max-user-properties=16", "--max-sessions=17", "--write-queue-bytes=18KiB", "--sys-interval=0",
+		"--max-user-properties=16", "--max-sessions=17", "--max-publish-rate=20", "--max-publish-bytes=21KiB",
+		"--max-retained-messages=22", "--max-retained-bytes=23KiB", "--ban-auth-failures=24", "--ban-connects=25",
+		"--ban-window=26s", "--ban-time=27s", "--ban-by=username,address", "--write-queue-bytes=18KiB", "--sys-interval=0",
 		"--server-reference=other:1883", "--strict", "--ws=127.0.0.1:1", "--ws-path=/p", "--ws-origins=http://a,http://b",
 		"--ws-require-subprotocol", "--ws-deflate", "--ws-deflate-min-size=19", "--ws-ping=0", "--no-pong-grace")
 	if err != nil {
@@ -350,7 +366,11 @@ func TestConfiguration_EveryValueReachesTheBroker(t *testing.T) {
 		MaxKeepAlive: 7, MaxSessionExpiry: 8, ConnectTimeout: 9 * time.Second, MaxConnectSize: 1 << 10,
 		MaxInflight: 10, MaxQueuedMessages: 11, MaxQueuedBytes: 12 << 10, QueueFull: broker.Disconnect,
 		MaxSubscriptions: 13, MaxTopicLevels: 14, MaxTopicLength: 15, MaxUserProperties: 16, MaxSessions: 17,
-		WriteQueueBytes: 18 << 10, SysInterval: -1, ServerReference: "other:1883", Strict: true,
+		WriteQueueBytes: 18 << 10, SysInterval: -1, ServerReference: "other:1883", Strict: true, MinFree: 256 << 20,
+		Limits: broker.Limits{
+			PublishRate: 20, PublishBytes: 21 << 10, MaxRetainedMessages: 22, MaxRetainedBytes: 23 << 10,
+			Bans: broker.Bans{AuthFailures: 24, Connects: 25, Window: 26 * time.Second, Time: 27 * time.Second, Username: true, Address: true},
+		},
 	}
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("broker options\n%+v, want\n%+v", got, want)
@@ -362,5 +382,49 @@ func TestConfiguration_EveryValueReachesTheBroker(t *testing.T) {
 	}
 	if err := l.Validate(); err != nil {
 		t.Error(err)
+	}
+}
+
+func TestConfiguration_LimitsReachTheTransport(t *testing.T) {
+	c, err := parsed(t)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var want transport.Limits
+	want.EnsureDefaults()
+	if got := c.transportLimits(); got != want {
+		t.Errorf("%+v, want %+v", got, want)
+	}
+	if c, err = parsed(t, "--max-address-connections=1", "--max-address-rate=2", "--max-loop-lag=3ms"); err != nil {
+		t.Fatal(err)
+	}
+	if got := c.transportLimits(); got != (transport.Limits{AddressConns: 1, AddressRate: 2, LoopLag: 3 * time.Millisecond}) {
+		t.Errorf("%+v", got)
+	}
+	if c, err = parsed(t, "--max-loop-lag=0"); err != nil || c.transportLimits().LoopLag >= 0 {
+		t.Errorf("a lag of 0 does not switch it off: %v", err)
+	}
+}
+
+func TestConfiguration_ProxiesReachTheListener(t *testing.T) {
+	file := writeFile(t, "c.yaml", `
+trusted-proxies: [10.0.0.0/8, unix]
+forwarded-header: Forwarded
+listeners:
+  - url: ws://127.0.0.1:1
+  - url: tcp://127.0.0.1:2
+    trusted-proxies: [192.0.2.1]
+    proxy-protocol: optional
+`)
+	c, err := parsed(t, "--config="+file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	a, b := c.Listeners[0].listener(c), c.Listeners[1].listener(c)
+	if fmt.Sprint(a.Trusted) != "{[10.0.0.0/8] true}" || a.ProxyProtocol != transport.ProxyOff || a.ForwardedHeader != "Forwarded" {
+		t.Errorf("%+v", a)
+	}
+	if fmt.Sprint(b.Trusted) != "{[192.0.2.1/32] false}" || b.ProxyProtocol != transport.ProxyOptional || b.ForwardedHeader != "" {
+		t.Errorf("%+v", b)
 	}
 }

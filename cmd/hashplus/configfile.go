@@ -209,8 +209,11 @@ func (c *configFile) readListeners(list *yaml.Node) error {
 // fields maps the keys of a listener to where their values go.
 func (l *listenerConfig) fields() map[string]any {
 	return map[string]any{
-		"url": &l.URL, "path": &l.Path, "origins": &l.Origins,
+		"url": &l.URL, "trusted-proxies": &l.TrustedProxies, "proxy-protocol": &l.ProxyProtocol,
+		"forwarded-header": &l.ForwardedHeader, "path": &l.Path, "origins": &l.Origins,
 		"require-subprotocol": &l.RequireSubprotocol, "ping": &l.Ping,
+		"cert": &l.Cert, "key": &l.Key, "min-version": &l.MinVersion, "client-auth": &l.ClientAuth,
+		"client-ca": &l.ClientCA, "crl": &l.CRL, "cert-username": &l.CertUsername,
 		"pong-grace": &l.PongGrace, "deflate": &l.Deflate, "deflate-min-size": &l.DeflateMinSize,
 	}
 }

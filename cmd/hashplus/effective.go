@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"reflect"
+	"slices"
 
 	"github.com/alecthomas/kong"
 	"gopkg.in/yaml.v3"
@@ -23,7 +24,19 @@ func (c *configuration) writeEffective(w io.Writer, flags []*kong.Flag) error {
 		l := &c.Listeners[i]
 		m := &yaml.Node{Kind: yaml.MappingNode}
 		add(m, "url", scalar(l.Network+"://"+l.Address))
-		if l.Network == "ws" {
+		add(m, "trusted-proxies", sequence(l.TrustedProxies))
+		add(m, "proxy-protocol", scalar(*l.ProxyProtocol))
+		if l.withTLS() {
+			add(m, "cert", sequence(l.Cert))
+			add(m, "key", sequence(l.Key))
+			add(m, "min-version", scalar(*l.MinVersion))
+			add(m, "client-auth", scalar(*l.ClientAuth))
+			add(m, "client-ca", scalar(*l.ClientCA))
+			add(m, "crl", sequence(l.CRL))
+			add(m, "cert-username", scalar(*l.CertUsername))
+		}
+		if l.upgrades() {
+			add(m, "forwarded-header", scalar(*l.ForwardedHeader))
 			add(m, "path", scalar(*l.Path))
 			add(m, "origins", sequence(l.Origins))
 			add(m, "require-subprotocol", scalar(fmt.Sprint(*l.RequireSubprotocol)))
@@ -36,7 +49,7 @@ func (c *configuration) writeEffective(w io.Writer, flags []*kong.Flag) error {
 	}
 	add(root, "listeners", list)
 	for _, f := range flags {
-		if notInFile(f.Name) || f.Name == "ws" || f.Name == "tcp" || f.Name == "unix" {
+		if notInFile(f.Name) || slices.Contains([]string{"ws", "tcp", "wss", "tls", "unix"}, f.Name) {
 			continue // these are among the listeners now
 		}
 		v := f.Target

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 
+	"hashplus/broker"
 	"hashplus/cmd/hashplus/mqttclient"
 )
 
@@ -18,6 +19,8 @@ const (
 	exitRejected    = 5   // a subscription or message refused, or nobody to answer a request
 	exitLost        = 6   // the connection was lost or ended by the server, for good
 	exitTimeout     = 7   // --timeout ran out before the work was done
+	exitStuck       = 8   // the store failed and could not be closed: only a new process can open it
+	exitDamaged     = 9   // the store is damaged
 	exitInterrupted = 130 // ended by a signal before the work was done
 )
 
@@ -46,6 +49,7 @@ func (e rejectedError) Error() string { return e.text }
 func exitCode(err error) int {
 	var (
 		usage    usageError
+		stuck    stuckError
 		rejected rejectedError
 		client   *mqttclient.Error
 	)
@@ -54,6 +58,10 @@ func exitCode(err error) int {
 		return exitOK
 	case errors.As(err, &usage):
 		return exitUsage
+	case errors.As(err, &stuck):
+		return exitStuck
+	case errors.Is(err, broker.ErrStoreDamaged):
+		return exitDamaged
 	case errors.As(err, &rejected):
 		return exitRejected
 	case errors.Is(err, errTimeout), errors.Is(err, context.DeadlineExceeded) && !errors.As(err, &client):

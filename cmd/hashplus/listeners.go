@@ -16,11 +16,18 @@ import (
 // listenerConfig is one listener. What a listener does not set, it takes from
 // the ws- flags.
 type listenerConfig struct {
-	key string // what it came from, for messages
+	key     string // what it came from, for messages
+	listens string // its URL, once it listens
 
-	URL     string // of the file: ws://host:port/path, tcp://host:port or unix:///path
-	Network string // ws, tcp or unix
+	URL     string // of the file: ws://host:port/path, tcp://host:port, unix:///path; wss and tls
+	Network string // ws, wss, tcp, tls or unix
 	Address string // host:port or a path
+
+	TrustedProxies  []string // nil: as trusted-proxies
+	ProxyProtocol   *string
+	ForwardedHeader *string
+
+	listenerTLS // what is nil: as the tls- flags
 
 	Path               *string
 	Origins            []string // nil: as ws-origins
@@ -45,10 +52,16 @@ func (l *listenerConfig) finish(c *configuration) error {
 	} else if err := checkAddress(l.Address); err != nil {
 		return fmt.Errorf("%s: %w", l.key, err)
 	}
-	if l.Network != "ws" {
+	if err := l.finishProxies(&c.proxyConfig); err != nil {
+		return fmt.Errorf("%s: %w", l.key, err)
+	}
+	if err := l.finishTLS(&c.tlsConfig); err != nil {
+		return fmt.Errorf("%s: %w", l.key, err)
+	}
+	if !l.upgrades() {
 		if l.Path != nil || l.Origins != nil || l.RequireSubprotocol != nil || l.Ping != nil ||
 			l.PongGrace != nil || l.Deflate != nil || l.DeflateMinSize != nil {
-			return fmt.Errorf("%s: path, origins, require-subprotocol, ping, pong-grace and deflate are for ws://, not %s://", l.key, l.Network)
+			return fmt.Errorf("%s: path, origins, require-subprotocol, ping, pong-grace and deflate are for ws:// and wss://, not %s://", l.key, l.Network)
 		}
 		return nil
 	}
@@ -87,23 +100,26 @@ func (l *listenerConfig) parseURL() error {
 		return fmt.Errorf("url: %w", err)
 	}
 	switch u.Scheme {
-	case "ws":
-		l.Network, l.Address = "ws", u.Host
+	case "ws", "wss":
+		l.Network, l.Address = u.Scheme, u.Host
 		if u.Path != "" {
 			if l.Path != nil && *l.Path != u.Path {
 				return fmt.Errorf("url %s and path %s contradict each other", l.URL, *l.Path)
 			}
 			l.Path = &u.Path
 		}
-	case "tcp", "mqtt":
+	case "tcp", "mqtt", "tls", "mqtts":
 		l.Network, l.Address = "tcp", u.Host
+		if u.Scheme == "tls" || u.Scheme == "mqtts" {
+			l.Network = "tls"
+		}
 		if u.Path != "" {
 			return fmt.Errorf("url %s: %s:// has no path", l.URL, u.Scheme)
 		}
 	case "unix":
 		l.Network, l.Address = "unix", u.Host+u.Path
 	default:
-		return fmt.Errorf("url %q does not begin with ws://, tcp:// or unix://", l.URL)
+		return fmt.Errorf("url %q does not begin with ws://, wss://, tcp://, tls:// or unix://", l.URL)
 	}
 	if u.User != nil || u.RawQuery != "" || u.Fragment != "" {
 		return errors.New("url: a listener has no user, query or fragment")
@@ -164,7 +180,11 @@ func (l *listenerConfig) url() string {
 // listener is l for the transport.
 func (l *listenerConfig) listener(c *configuration) transport.Listener {
 	t := transport.Listener{Network: l.Network, Addr: l.Address}
-	if l.Network != "ws" {
+	l.trust(&t)
+	if l.withTLS() {
+		t.TLS, _ = l.tls() // finishTLS has looked at it
+	}
+	if !l.upgrades() {
 		return t
 	}
 	t.Path, t.Origins = *l.Path, l.Origins

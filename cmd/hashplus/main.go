@@ -1,9 +1,11 @@
-// Command hashplus is an MQTT broker, WebSocket first, with clients and a load
-// generator: serve, pub, sub, request, respond, bench.
+// Command hashplus is an MQTT broker, WebSocket first (serve), with clients (pub,
+// sub, request, respond), a load generator (bench) and tools for the broker's files
+// (passwd, acl, store).
 package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -27,6 +29,8 @@ type commands struct {
 	Respond respondCommand `cmd:"" help:"Answer requests."`
 	Bench   bench.Command  `cmd:"" help:"Measure brokers."`
 	Passwd  passwdCommand  `cmd:"" help:"Add, change or delete a user of a password file."`
+	ACL     aclCommand     `cmd:"" name:"acl" help:"Look into a file with access rules."`
+	Store   storeCommand   `cmd:"" help:"Look into the directory of serve --data, copy it, mend it."`
 	Version versionCommand `cmd:"" help:"Print the version."`
 }
 
@@ -36,6 +40,8 @@ type environment struct {
 	stdin  io.Reader
 	stdout io.Writer
 	stderr io.Writer
+	args   []string         // the command line, which run sets
+	hangup <-chan os.Signal // asks serve to reload; nil: SIGHUP does
 }
 
 func main() {
@@ -55,6 +61,7 @@ func main() {
 // run parses args, runs the command and returns the exit code. What went wrong
 // is one line on stderr.
 func run(env *environment, args []string) (code int) {
+	env.args = args
 	// kong asks to exit after --help; nothing after that may run.
 	type exit int
 	defer func() {
@@ -73,7 +80,11 @@ func run(env *environment, args []string) (code int) {
 		return exitUsage
 	}
 	if err := parsed.Run(); err != nil {
-		fmt.Fprintf(env.stderr, "hashplus %s: %v\n", parsed.Command(), err)
+		if errors.As(err, new(deniedError)) {
+			return exitRejected
+		}
+		name, _, _ := strings.Cut(parsed.Command(), " <") // without the arguments
+		fmt.Fprintf(env.stderr, "hashplus %s: %v\n", name, err)
 		return exitCode(err)
 	}
 	return exitOK
@@ -103,7 +114,7 @@ func nameEnvironment(k *kong.Kong) error {
 		switch node.Name {
 		case "serve":
 			prefix = "HASHPLUS_"
-		case "bench", "passwd", "version":
+		case "bench", "passwd", "acl", "version":
 			continue
 		}
 		for _, f := range node.Flags {

@@ -8,6 +8,7 @@ import (
 	"os"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -48,6 +49,7 @@ type process struct {
 	t           *testing.T
 	out, errout lockedBuffer
 	signal      context.CancelFunc // what the first SIGTERM does
+	hangup      chan os.Signal     // what SIGHUP does
 	exited      chan struct{}
 	code        int
 }
@@ -56,13 +58,13 @@ type process struct {
 func start(t *testing.T, stdin io.Reader, args ...string) *process {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
-	p := &process{t: t, signal: cancel, exited: make(chan struct{})}
+	p := &process{t: t, signal: cancel, hangup: make(chan os.Signal), exited: make(chan struct{})}
 	if stdin == nil {
 		stdin = strings.NewReader("")
 	}
 	go func() {
 		defer close(p.exited)
-		p.code = run(&environment{ctx: ctx, stdin: stdin, stdout: &p.out, stderr: &p.errout}, args)
+		p.code = run(&environment{ctx: ctx, stdin: stdin, stdout: &p.out, stderr: &p.errout, hangup: p.hangup}, args)
 	}()
 	t.Cleanup(func() {
 		cancel()
@@ -77,7 +79,7 @@ func (p *process) wait() int {
 	select {
 	case <-p.exited:
 		return p.code
-	case <-time.After(20 * time.Second):
+	case <-time.After(time.Minute):
 		p.t.Fatalf("the command did not end; stdout %q, stderr %q", p.out.String(), p.errout.String())
 		return -1
 	}
@@ -94,11 +96,23 @@ func command(t *testing.T, args ...string) (code int, stdout, stderr string) {
 // eventually waits for what another goroutine brings about.
 func eventually(t *testing.T, what string, ok func() bool) {
 	t.Helper()
-	for end := time.Now().Add(10 * time.Second); !ok(); time.Sleep(2 * time.Millisecond) {
+	for end := time.Now().Add(time.Minute); !ok(); time.Sleep(2 * time.Millisecond) {
 		if time.Now().After(end) {
 			t.Fatalf("waited in vain for: %s", what)
 		}
 	}
+}
+
+// reload does what SIGHUP does, and returns what was logged about it.
+func (s *server) reload() (log string) {
+	s.t.Helper()
+	before := len(s.errout.String())
+	s.hangup <- syscall.SIGHUP
+	eventually(s.t, "the reload", func() bool {
+		log = s.errout.String()[before:]
+		return strings.Contains(log, "reloaded")
+	})
+	return log
 }
 
 // lineCount is the number of lines a process has printed.

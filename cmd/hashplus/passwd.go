@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -12,6 +13,7 @@ import (
 
 	"golang.org/x/term"
 
+	"hashplus/broker"
 	"hashplus/broker/auth"
 )
 
@@ -22,17 +24,24 @@ import (
 type passwdCommand struct {
 	File       string `arg:"" type:"path" help:"The password file. It is made if it is not there, readable by its owner only."`
 	User       string `arg:"" help:"The username."`
-	Scram      bool   `help:"FILE holds SCRAM-SHA-256 verifiers (serve --scram-file) in place of password hashes (serve --password-file)."`
-	Delete     bool   `short:"D" help:"Delete the user."`
-	Iterations int    `placeholder:"N" help:"How often the password is hashed. Default: 100000, with --scram 4096, which the client pays for."`
+	Scram      bool   `xor:"scheme" help:"FILE holds SCRAM-SHA-256 verifiers (serve --scram-file) in place of password hashes (serve --password-file)."`
+	Delete     bool   `short:"D" xor:"what" help:"Delete the user."`
+	Verify     bool   `xor:"what" help:"Change nothing: the exit code is 0 if the password is the user's, 1 if not."`
+	PBKDF2     bool   `name:"pbkdf2" xor:"scheme" help:"Hash with PBKDF2, which mosquitto before 2.1 reads too, in place of Argon2id."`
+	Iterations int    `placeholder:"N" help:"How often --pbkdf2 and --scram hash the password. Default: 100000, with --scram 4096, which the client pays for."`
 }
 
 // Run edits the file.
 func (c *passwdCommand) Run(env *environment) error {
 	text, err := os.ReadFile(c.File)
 	missing := errors.Is(err, fs.ErrNotExist)
-	if err != nil && (!missing || c.Delete) {
+	switch {
+	case err != nil && (!missing || c.Delete || c.Verify):
 		return err
+	case c.Iterations != 0 && !c.PBKDF2 && !c.Scram:
+		return usagef("--iterations is for --pbkdf2 and --scram: Argon2id has none")
+	case c.Verify && c.Scram:
+		return usagef("--verify is for password hashes, not for --scram")
 	}
 	// A file that serve would refuse, or of the other kind, is left alone.
 	if err := c.parse(text); err != nil {
@@ -49,11 +58,28 @@ func (c *passwdCommand) Run(env *environment) error {
 	if err != nil {
 		return err
 	}
+	if c.Verify {
+		return c.verify(env, text, password)
+	}
 	entry, err := c.entry(password)
 	if err != nil {
 		return usageError{err}
 	}
 	return replaceFile(c.File, auth.SetEntry(text, entry))
+}
+
+// verify reports whether password is the user's.
+func (c *passwdCommand) verify(env *environment, text []byte, password string) error {
+	p, err := auth.ParsePasswords(c.File, text)
+	if err != nil {
+		return err
+	}
+	_, err = p.Authenticate(env.ctx, &broker.AuthRequest{HasUsername: true, Username: c.User, HasPassword: true, Password: []byte(password)})
+	var refusal *broker.Refusal
+	if errors.As(err, &refusal) {
+		return errors.New(refusal.Detail)
+	}
+	return err
 }
 
 func (c *passwdCommand) parse(text []byte) (err error) {
@@ -66,14 +92,13 @@ func (c *passwdCommand) parse(text []byte) (err error) {
 }
 
 func (c *passwdCommand) entry(password string) (string, error) {
-	build, iterations := auth.NewPassword, auth.DefaultIterations
-	if c.Scram {
-		build, iterations = auth.NewScram, auth.DefaultScramIterations
+	switch {
+	case c.Scram:
+		return auth.NewScram(c.User, password, cmp.Or(c.Iterations, auth.DefaultScramIterations))
+	case c.PBKDF2:
+		return auth.NewPBKDF2Password(c.User, password, cmp.Or(c.Iterations, auth.DefaultIterations))
 	}
-	if c.Iterations != 0 {
-		iterations = c.Iterations
-	}
-	return build(c.User, password, iterations)
+	return auth.NewPassword(c.User, password)
 }
 
 // readPassword asks for the password of user or reads a line.

@@ -24,7 +24,7 @@ func TestPasswd_UsersCanLogIn(t *testing.T) {
 	for _, c := range []struct{ user, stdin string }{
 		{"alice", "old\n"}, {"bob", "bob's, with a : and spaces \r\n"}, {"alice", "new"}, {"carol", "c\n"},
 	} {
-		if code, stderr := passwd(t, c.stdin, "--iterations=100", file, c.user); code != 0 || stderr != "" {
+		if code, stderr := passwd(t, c.stdin, file, c.user); code != 0 || stderr != "" {
 			t.Fatalf("%s: exit %d: %s", c.user, code, stderr)
 		}
 	}
@@ -33,6 +33,14 @@ func TestPasswd_UsersCanLogIn(t *testing.T) {
 	}
 	if info, err := os.Stat(file); err != nil || runtime.GOOS != "windows" && info.Mode().Perm() != 0o600 {
 		t.Errorf("%v, %v", info, err)
+	}
+	for _, c := range []struct {
+		user, stdin string
+		code        int
+	}{{"alice", "new\n", 0}, {"alice", "old\n", exitFailure}, {"carol", "c\n", exitFailure}} {
+		if code, stderr := passwd(t, c.stdin, "--verify", file, c.user); code != c.code || (stderr == "") != (code == 0) {
+			t.Errorf("--verify %s: exit %d: %s", c.user, code, stderr)
+		}
 	}
 	s := serve(t, "--tcp=127.0.0.1:0", "--password-file="+file)
 	for _, c := range []struct {
@@ -45,6 +53,24 @@ func TestPasswd_UsersCanLogIn(t *testing.T) {
 		code, _, stderr := command(t, "pub", "-u", s.urls[0], "--username="+c.user, "--password="+c.password, "-t", "a", "-m", "x")
 		if code != c.code {
 			t.Errorf("%s with %q: exit %d: %s", c.user, c.password, code, stderr)
+		}
+	}
+}
+
+func TestPasswd_WritesTheSchemeThatIsAskedFor(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "passwords")
+	for _, c := range []struct {
+		args   []string
+		prefix string
+	}{
+		{[]string{file, "a"}, "a:$argon2id$v=19$m=19456,t=2,p=1$"},
+		{[]string{"--pbkdf2", file, "a"}, "a:$7$100000$"},
+		{[]string{"--pbkdf2", "--iterations=7", file, "a"}, "a:$7$7$"},
+	} {
+		code, stderr := passwd(t, "secret\n", c.args...)
+		text, err := os.ReadFile(file)
+		if code != 0 || err != nil || !strings.HasPrefix(string(text), c.prefix) {
+			t.Errorf("%q: exit %d %s, %q, %v", c.args, code, stderr, text, err)
 		}
 	}
 }
@@ -85,7 +111,11 @@ func TestPasswd_LeavesTheFileAloneWhenItFails(t *testing.T) {
 		{"\n", []string{file, "alice"}, exitUsage, "the password is empty"},
 		{"", []string{file, "alice"}, exitUsage, "the password is empty"},
 		{"x\n", []string{file, "a:b"}, exitUsage, "colon"},
-		{"x\n", []string{"--iterations=-1", file, "alice"}, exitUsage, "iterations"},
+		{"x\n", []string{"--pbkdf2", "--iterations=-1", file, "alice"}, exitUsage, "iterations"},
+		{"x\n", []string{"--iterations=1000", file, "alice"}, exitUsage, "Argon2id has none"},
+		{"x\n", []string{"--pbkdf2", "--scram", file, "alice"}, exitUsage, "pbkdf2"},
+		{"x\n", []string{"--verify", "-D", file, "alice"}, exitUsage, "verify"},
+		{"x\n", []string{"--verify", "--scram", file, "alice"}, exitUsage, "--scram"},
 		{"x\n", []string{file}, exitUsage, "user"},
 		{"", []string{"-D", file + "-not-there", "bob"}, exitFailure, "not-there"},
 	} {
@@ -113,7 +143,7 @@ func TestPasswd_KeepsModeAndLink(t *testing.T) {
 	if err := os.Symlink(file, link); err != nil {
 		t.Fatal(err)
 	}
-	if code, stderr := passwd(t, "x\n", "--iterations=1", link, "alice"); code != 0 {
+	if code, stderr := passwd(t, "x\n", "--pbkdf2", "--iterations=1", link, "alice"); code != 0 {
 		t.Fatalf("exit %d: %s", code, stderr)
 	}
 	info, err := os.Lstat(file)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"time"
 
+	"hashplus/broker/wire"
 	"hashplus/cmd/hashplus/mqttclient"
 )
 
@@ -123,7 +124,7 @@ func (c *pubCommand) publish(ctx context.Context, env *environment, client *mqtt
 	}
 	r := toRecord(&m, time.Now())
 	if mqttclient.Version(c.MQTTVersion) == mqttclient.V5 && m.QoS > 0 {
-		r.ReasonCode, r.DeliveredNobody = &reason, reason == 0x10
+		r.ReasonCode, r.DeliveredNobody = &reason, reason == byte(wire.NoMatchingSubscribers)
 	}
 	b, err := json.Marshal(r)
 	if err != nil {

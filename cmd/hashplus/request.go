@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"hashplus/broker/wire"
 	"hashplus/cmd/hashplus/mqttclient"
 )
 
@@ -116,7 +117,7 @@ func (c *requestCommand) ask(ctx context.Context, client *mqttclient.Client, w *
 	if err != nil {
 		return err
 	}
-	if reason == 0x10 {
+	if reason == byte(wire.NoMatchingSubscribers) {
 		return rejectedError{"nobody subscribes to " + m.Topic + ", so nobody will answer"}
 	}
 	select {

@@ -4,10 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
+	"os/signal"
 	"runtime"
 	"runtime/debug"
 	"strings"
+	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/alecthomas/kong"
@@ -22,7 +26,8 @@ import (
 // them listen; the log goes to stderr. The first SIGTERM or SIGINT drains it:
 // listeners close, clients are told (DISCONNECT 0x8B, WebSocket 1001), what is
 // queued for them is written within --drain, and the exit code is 0. A second
-// signal ends the process at once with 130.
+// signal ends the process at once with 130. SIGHUP reloads the configuration;
+// see reloader.
 type serveCommand struct {
 	Config string `short:"c" type:"path" placeholder:"FILE" help:"YAML file with the configuration. A flag comes before the environment, which comes before the file."`
 	Check  bool   `help:"Validate the configuration, print it as YAML and end."`
@@ -66,16 +71,24 @@ func (c *serveCommand) Run(env *environment, ctx *kong.Context) error {
 	if err := c.finish(); err != nil {
 		return usageError{err}
 	}
-	log := c.logger(env)
+	flags := serveFlags(ctx)
+	r := newReloader(env, &c.configuration, flags)
 	o := c.brokerOptions()
-	o.Logger = log
-	if err := c.access(&o, log); err != nil {
+	o.Logger = r.log
+	who, err := c.access(&o, r.log)
+	if err != nil {
 		return err
 	}
 	if c.Check {
-		return c.writeEffective(env.stdout, serveFlags(ctx))
+		return c.writeEffective(env.stdout, flags)
 	}
-	return c.serve(env, o)
+	if env.hangup == nil {
+		hangup := make(chan os.Signal, 1)
+		signal.Notify(hangup, syscall.SIGHUP)
+		defer signal.Stop(hangup)
+		env.hangup = hangup
+	}
+	return c.serve(env, o, who, r)
 }
 
 // gcPercent is the garbage collector's target where GOGC does not set one: a
@@ -88,7 +101,7 @@ const gcPercent = 50
 // small heap would else be collected for each megabyte of garbage.
 const gcReserve = 16 << 20
 
-func (c *configuration) serve(env *environment, o broker.Options) error {
+func (c *configuration) serve(env *environment, o broker.Options, who *authentication, r *reloader) error {
 	if os.Getenv("GOGC") == "" {
 		debug.SetGCPercent(gcPercent)
 		reserve := make([]byte, gcReserve)
@@ -98,44 +111,94 @@ func (c *configuration) serve(env *environment, o broker.Options) error {
 	if err != nil {
 		return err
 	}
-	err = c.run(env, o)
+	err = c.run(env, o, who, r)
 	return errors.Join(err, stop())
 }
 
-// run serves until the context of env ends.
-func (c *configuration) run(env *environment, o broker.Options) error {
+// uses are the values of io-uring.
+var uses = map[string]transport.Use{"auto": transport.Auto, "on": transport.On, "off": transport.Off}
+
+// run serves until the context of env ends. What can take a new configuration
+// later, it registers with r.
+func (c *configuration) run(env *environment, o broker.Options, who *authentication, r *reloader) error {
 	log := o.Logger
+	var serving atomic.Pointer[transport.Server]
+	o.Sys = func(add func(name string, value int64)) {
+		if s := serving.Load(); s != nil {
+			transportSys(s, add)
+		}
+	}
+	running, stop := context.WithCancelCause(env.ctx)
+	defer stop(nil)
+	probes, err := startHealth(c.Health, log)
+	if err != nil {
+		return err
+	}
+	defer probes.close()
+	keeper := c.durability.store(&o, func(err error) {
+		if !errors.Is(err, broker.ErrStoreDamaged) {
+			err = stuckError{err}
+		}
+		stop(err)
+	})
 	b, err := broker.New(o)
 	if err != nil {
 		return err
 	}
-	server, err := transport.New(transport.Options{
-		Loops:            c.Loops,
-		Logger:           log,
-		HandshakeTimeout: time.Duration(c.ConnectTimeout),
-		WriteStall:       time.Duration(c.WriteStall),
-		MaxConns:         c.MaxConnections,
-	}, b)
+	options := c.serverOptions()
+	options.Logger, options.Banned = log, b.Banned
+	server, err := transport.New(options, b)
 	if err != nil {
 		return err
 	}
-	if err := c.listen(env, server); err != nil {
+	serving.Store(server)
+	err = advise(c.Data, b.Recover(running))
+	if err == nil {
+		err = c.listen(env, server)
+	}
+	if err != nil {
 		stopped, cancel := context.WithCancel(context.Background())
 		cancel() // nobody is connected: nothing to wait for
-		return errors.Join(err, quiet(server.Shutdown(stopped)))
+		return errors.Join(err, quiet(b.Shutdown(stopped)), quiet(server.Shutdown(stopped)))
 	}
-	log.Info("serving", "version", versionString(), "pid", os.Getpid())
-	<-env.ctx.Done()
+	if keeper != nil {
+		defer keeper.listen()()
+	}
+	log.Info("serving", "version", versionString(), "pid", os.Getpid(), "state", c.where())
+	r.liveLimits(b, server)
+	open := r.liveListeners(server)
+	r.livePermissions(b)
+	defer r.liveAuthentication(b, who)()
+	working, end := context.WithCancel(context.Background())
+	defer end()
+	memory := newMemoryWatch(b, log, c.MaxMemory)
+	go memory.run(working)
+	r.protect(b, server, memory)
+	r.liveHealth(probes)
+	open()
+	r.complete()
+	probes.set(func() error { return advise(c.Data, b.Health()) })
+	manager := newManager(os.Getenv, log)
+	r.manager = manager
+	manager.ready()
+	go manager.watchdog(working, server.Probe)
+	r.waitReload(running)
 
 	log.Info("draining", "connections", server.Conns(), "within", time.Duration(c.Drain))
+	manager.stopping()
+	probes.set(func() error { return errDraining })
 	ctx, cancel := context.WithTimeout(context.Background(), time.Duration(c.Drain))
 	defer cancel()
 	// The broker first: its DISCONNECT must go before the close frame.
 	server.StopAccepting()
-	if err := errors.Join(b.Shutdown(ctx), server.Shutdown(ctx)); err != nil {
+	if err := errors.Join(b.Drain(ctx, time.Duration(c.Drain)/4*3), server.Shutdown(ctx)); err != nil {
 		log.Warn("not everything was written in time", "cause", err)
 	}
 	log.Info("stopped")
+	var stuck stuckError
+	if cause := context.Cause(running); errors.As(cause, &stuck) || errors.Is(cause, broker.ErrStoreDamaged) {
+		return fmt.Errorf("the store failed and cannot be opened again by this process: %w", advise(c.Data, cause))
+	}
 	return nil
 }
 
@@ -149,20 +212,24 @@ func (c *configuration) listen(env *environment, server *transport.Server) error
 		if err != nil {
 			return fmt.Errorf("cannot listen on %s: %w", l.url(), err)
 		}
-		if rest, ok := strings.CutPrefix(u, "tcp://"); ok {
-			u = "mqtt://" + rest
-		}
-		if l.Network == "ws" && *l.Path == "" {
-			u += "/mqtt" // any path is answered; this is the one that clients try
-		}
-		urls = append(urls, u)
+		l.listens = u
+		urls = append(urls, l.clients())
 	}
+	var lines strings.Builder // written at once: who has read the first has all
 	for _, u := range urls {
-		if _, err := fmt.Fprintln(env.stdout, "listening", u); err != nil {
-			return err
-		}
+		fmt.Fprintln(&lines, "listening", u)
 	}
-	return nil
+	_, err := io.WriteString(env.stdout, lines.String())
+	return err
+}
+
+// clients is the URL of a listener that listens, as clients are to write it.
+func (l *listenerConfig) clients() string {
+	u := clientURL(l.listens)
+	if l.upgrades() && *l.Path == "" {
+		u += "/mqtt" // any path is answered; this is the one that clients try
+	}
+	return u
 }
 
 // brokerOptions is the configuration for the broker.
@@ -188,10 +255,12 @@ func (c *configuration) brokerOptions() broker.Options {
 		MaxUserProperties: c.MaxUserProperties,
 		MaxSessions:       c.MaxSessions,
 		WriteQueueBytes:   int(c.WriteQueueBytes),
+		Limits:            c.limits(),
 		SysInterval:       time.Duration(c.SysInterval),
 		Version:           "hashplus " + versionString(),
 		ServerReference:   c.ServerReference,
 		Strict:            c.Strict,
+		MinFree:           int64(c.MinFree),
 	}
 	// In broker.Options zero asks for the default.
 	if o.TopicAliasMaximum == 0 {
@@ -199,6 +268,9 @@ func (c *configuration) brokerOptions() broker.Options {
 	}
 	if o.SysInterval == 0 {
 		o.SysInterval = -1
+	}
+	if o.MinFree == 0 {
+		o.MinFree = -1
 	}
 	return o
 }

@@ -64,7 +64,7 @@ func TestServe_SignalTellsClientsAndEndsWithZero(t *testing.T) {
 			t.Errorf("client %d: exit %d, %s", i, code, clients[i].errout.String())
 		}
 	}
-	_ = ws.SetReadDeadline(time.Now().Add(5 * time.Second)) // the read tells
+	_ = ws.SetReadDeadline(time.Now().Add(time.Minute)) // the read tells
 	if _, _, err := ws.ReadMessage(); !websocket.IsCloseError(err, websocket.CloseGoingAway) {
 		t.Errorf("the WebSocket ended with %v, want close code 1001", err)
 	}

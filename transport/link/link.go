@@ -121,9 +121,10 @@ type Conn interface {
 
 	// Close ends the connection in order: no more Data, the write queue is
 	// flushed within a deadline, a WebSocket close handshake with code and
-	// reason is made, unread input is drained for a moment so that the last
-	// bytes reach the peer instead of a reset, then the socket is closed.
-	// Stream.Closed is called in a later tick, without waiting for all of that.
+	// reason (as much of it as fits into a frame) is made, unread input is
+	// drained for a moment so that the last bytes reach the peer instead of a
+	// reset, then the socket is closed. Stream.Closed is called in a later tick,
+	// without waiting for all of that.
 	Close(code CloseCode, reason string)
 
 	// Abort closes the socket at once. Stream.Closed is called in a later tick.
@@ -180,10 +181,29 @@ type Stream interface {
 	// was not empty for the stall deadline. The stream should close.
 	Stalled()
 
+	// Dismissed is called when the connection is to end for a reason that lies with
+	// the listener. The stream should tell its peer and close.
+	Dismissed(why Dismissal)
+
 	// Closed is the last call, exactly one for each Open: as soon as the peer
 	// has ended the connection, or in a later tick after Close or Abort. cause
 	// is nil where the peer ended it in order.
 	Closed(cause error)
+}
+
+// Dismissal is why a listener wants a connection to end.
+type Dismissal uint8
+
+const (
+	Revoked        Dismissal = iota // the client's certificate, or its CA, is not trusted any more
+	ListenerClosed                  // the listener is there no more
+)
+
+func (d Dismissal) String() string {
+	if d == Revoked {
+		return "the client's certificate has been revoked"
+	}
+	return "the listener has been closed"
 }
 
 // MessageStream is a Stream that wants whole WebSocket messages, text ones
@@ -197,10 +217,35 @@ type MessageStream interface {
 // Info describes a connection.
 type Info struct {
 	Listener  string         // the listener's name, such as "ws://127.0.0.1:8083"
-	Transport string         // "ws", "tcp", "unix", "http" (mounted in a mux), …
+	Transport string         // "ws", "wss", "tcp", "tls", "unix", "http" (mounted in a mux)
 	Remote    netip.AddrPort // zero for a Unix socket or a pipe
 	Protocol  string         // the WebSocket sub-protocol chosen, or ""
 	PongGrace bool           // pongs count as liveness here, within limits
+	Exempt    bool           // limits per address and bans do not apply: loopback, a Unix socket, a trusted proxy itself
+	TLS       *TLS           // nil without TLS on this server's side
+}
+
+// TLS describes a connection's encryption. It may be shared by connections and
+// must not be changed.
+type TLS struct {
+	Version     string       // "1.2" or "1.3"
+	Cipher      string       // the suite's IANA name
+	ServerName  string       // what the client asked for (SNI), or ""
+	Certificate *Certificate // the client's, verified; nil if it gave none
+}
+
+// Certificate is a client's certificate that was verified.
+type Certificate struct {
+	// Username is the name that the listener takes from the certificate, or ""
+	// where it does not, or where the certificate has none.
+	Username string
+
+	CommonName string // of the subject
+	DNSNames   []string
+	Emails     []string
+	URIs       []string
+	Serial     string // hexadecimal
+	Issuer     string // its distinguished name (RFC 2253)
 }
 
 // Handshake is the HTTP request that opened a WebSocket connection.

@@ -15,6 +15,10 @@ const (
 // that were just completed. The zero value is ready; what it holds is made when
 // it is first needed. All methods are for one goroutine at a time.
 type Codec struct {
+	// MinSize is the smallest packet that AppendFrame compresses, where it is more
+	// than it takes anyway.
+	MinSize int
+
 	deflaters [maxWindowBits - minWindowBits + 1]*flate.Writer
 	deflated  sink // what the deflaters write
 

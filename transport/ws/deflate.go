@@ -56,7 +56,7 @@ func (c *Codec) AppendFrame(dst []byte, f link.Framing, packet []byte, lit int) 
 // 3.2.4), so that they can be patched, and the rest is compressed. A packet that
 // is short or does not get smaller is framed without compression.
 func (c *Codec) AppendDeflated(dst []byte, windowBits int, packet []byte, lit int) (frame []byte, at int) {
-	if len(packet)-lit < minDeflate || lit > maxStored {
+	if len(packet)-lit < max(minDeflate, c.MinSize) || lit > maxStored {
 		return appendPlain(dst, packet)
 	}
 	z := c.deflate(windowBits, packet, lit)

@@ -319,3 +319,14 @@ func BenchmarkInflate(b *testing.B) {
 		}
 	}
 }
+
+func TestAppendFrame_CompressesNothingBelowMinSize(t *testing.T) {
+	packet := bytes.Repeat([]byte("a"), 1000)
+	for least, compressed := range map[int]bool{0: true, 1: true, 1000: true, 1001: false} {
+		c := Codec{MinSize: least}
+		frame, _ := c.AppendFrame(nil, DeflateFraming(15), packet, 0)
+		if (len(frame) < len(packet)) != compressed {
+			t.Errorf("from %d on: %d bytes", least, len(frame))
+		}
+	}
+}

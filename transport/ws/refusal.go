@@ -17,10 +17,13 @@ func (e *Refusal) Error() string {
 }
 
 // Refusals that depend on nothing in the request. Those of the connection's
-// owner (ErrTimeout, ErrUnavailable) are for AppendRefusal.
+// owner are for AppendRefusal.
 var (
-	ErrTimeout     = &Refusal{http.StatusRequestTimeout, "the request did not come in time"}
-	ErrUnavailable = &Refusal{http.StatusServiceUnavailable, "the server takes no connections now, try again later"}
+	ErrTimeout         = &Refusal{http.StatusRequestTimeout, "the request did not come in time"}
+	ErrUnavailable     = &Refusal{http.StatusServiceUnavailable, "the server takes no connections now, try again later"}
+	ErrTooManyRequests = &Refusal{http.StatusTooManyRequests, "too many connections from this address"}
+	ErrBanned          = &Refusal{http.StatusForbidden, "this address is banned for a while"}
+	ErrForwarded       = &Refusal{http.StatusBadRequest, "malformed Forwarded header"}
 
 	errNotHTTP    = &Refusal{http.StatusBadRequest, "this is a WebSocket port: it speaks HTTP/1.1, not TLS and not bare MQTT"}
 	errTarget     = &Refusal{http.StatusRequestURITooLong, "request line too long"}
@@ -59,7 +62,7 @@ func AppendRefusal(dst []byte, e *Refusal) []byte {
 		dst = append(dst, "Connection: Upgrade, close\r\n"...)
 	case http.StatusMethodNotAllowed:
 		dst = append(dst, "Allow: GET\r\nConnection: close\r\n"...)
-	case http.StatusServiceUnavailable:
+	case http.StatusServiceUnavailable, http.StatusTooManyRequests:
 		dst = append(dst, "Retry-After: 5\r\nConnection: close\r\n"...)
 	default:
 		dst = append(dst, "Connection: close\r\n"...)

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/url"
 	"strings"
 	"sync"
 	"time"
@@ -19,6 +20,7 @@ import (
 func dial(ctx context.Context, o *Options) (*packetConn, error) {
 	u := *o.URL
 	u.User = nil // the MQTT layer's, never a proxy's or a log's
+	where := shown(&u)
 	var d net.Dialer
 	var c net.Conn
 	var err error
@@ -31,17 +33,25 @@ func dial(ctx context.Context, o *Options) (*packetConn, error) {
 		td := tls.Dialer{NetDialer: &d, Config: o.TLS}
 		c, err = td.DialContext(ctx, "tcp", u.Host)
 	case "ws", "wss":
-		return dialWebSocket(ctx, o, u.String())
+		return dialWebSocket(ctx, o, u.String(), where)
 	default:
 		return nil, fmt.Errorf("scheme %q is not supported", u.Scheme)
 	}
 	if err != nil {
-		return nil, dialError(u.String(), err)
+		return nil, dialError(where, err)
 	}
 	return newPacketConn(c), nil
 }
 
-func dialWebSocket(ctx context.Context, o *Options, where string) (*packetConn, error) {
+// shown is u as it may be printed: its user and its query can hold secrets.
+func shown(u *url.URL) string {
+	v := *u
+	v.User, v.RawQuery, v.ForceQuery = nil, "", false
+	return v.String()
+}
+
+// dialWebSocket connects to to, which errors call where.
+func dialWebSocket(ctx context.Context, o *Options, to, where string) (*packetConn, error) {
 	d := websocket.Dialer{
 		Proxy:           http.ProxyFromEnvironment,
 		TLSClientConfig: o.TLS,
@@ -50,7 +60,7 @@ func dialWebSocket(ctx context.Context, o *Options, where string) (*packetConn, 
 	if o.Version == V31 {
 		d.Subprotocols = []string{"mqttv3.1", "mqtt"}
 	}
-	c, resp, err := d.DialContext(ctx, where, o.Header)
+	c, resp, err := d.DialContext(ctx, to, o.Header)
 	if err != nil {
 		if resp == nil {
 			return nil, dialError(where, err)

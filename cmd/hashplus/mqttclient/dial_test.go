@@ -216,3 +216,17 @@ func TestDial_WhatTheVersionLacksIsRefused(t *testing.T) {
 		}
 	}
 }
+
+func TestShown_HasNoUserAndNoQuery(t *testing.T) {
+	u, err := url.Parse("wss://u:password@h:443/x?token=secret")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := shown(u); got != "wss://h:443/x" {
+		t.Error(got)
+	}
+	_, err = dial(t.Context(), &Options{URL: &url.URL{Scheme: "ws", Host: "127.0.0.1:1", Path: "/x", RawQuery: "token=secret"}})
+	if err == nil || strings.Contains(err.Error(), "secret") {
+		t.Errorf("%v", err)
+	}
+}

@@ -5,6 +5,9 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"strings"
+
+	"hashplus/broker/wire"
 )
 
 // Stage says in which exchange an Error arose.
@@ -47,96 +50,20 @@ func (e *Error) Unwrap() error { return e.Err }
 // short; they are made again on the next one.
 var errLost = errors.New("connection lost")
 
-// ReasonText names the reason codes that a server sends (MQTT 5.0 section 2.4).
+// ReasonText names a reason code that a server sends (MQTT 5.0 section 2.4), in
+// the small letters of a sentence.
 func ReasonText(r byte) string {
-	switch r {
-	case 0x00:
-		return "success"
-	case 0x04:
-		return "disconnect with will message"
-	case 0x10:
-		return "no matching subscribers"
-	case 0x80:
-		return "unspecified error"
-	case 0x81:
-		return "malformed packet"
-	case 0x82:
-		return "protocol error"
-	case 0x83:
-		return "implementation specific error"
-	case 0x84:
-		return "unsupported protocol version"
-	case 0x85:
-		return "client identifier not valid"
-	case 0x86:
-		return "bad user name or password"
-	case 0x87:
-		return "not authorized"
-	case 0x88:
-		return "server unavailable"
-	case 0x89:
-		return "server busy"
-	case 0x8A:
-		return "banned"
-	case 0x8B:
-		return "server shutting down"
-	case 0x8C:
-		return "bad authentication method"
-	case 0x8D:
-		return "keep alive timeout"
-	case 0x8E:
-		return "session taken over"
-	case 0x8F:
-		return "topic filter invalid"
-	case 0x90:
-		return "topic name invalid"
-	case 0x91:
-		return "packet identifier in use"
-	case 0x92:
-		return "packet identifier not found"
-	case 0x93:
-		return "receive maximum exceeded"
-	case 0x94:
-		return "topic alias invalid"
-	case 0x95:
-		return "packet too large"
-	case 0x96:
-		return "message rate too high"
-	case 0x97:
-		return "quota exceeded"
-	case 0x98:
-		return "administrative action"
-	case 0x99:
-		return "payload format invalid"
-	case 0x9A:
-		return "retain not supported"
-	case 0x9B:
-		return "QoS not supported"
-	case 0x9C:
-		return "use another server"
-	case 0x9D:
-		return "server moved"
-	case 0x9E:
-		return "shared subscriptions not supported"
-	case 0x9F:
-		return "connection rate exceeded"
-	case 0xA0:
-		return "maximum connect time"
-	case 0xA1:
-		return "subscription identifiers not supported"
-	case 0xA2:
-		return "wildcard subscriptions not supported"
-	default:
-		return "unknown reason"
-	}
+	return strings.Replace(strings.ToLower(wire.ReasonCode(r).String()), "qos", "QoS", 1)
 }
 
 // passing reports whether a CONNACK or DISCONNECT with this reason may turn out
 // otherwise later. Session taken over is not: two clients with one id that both
 // reconnect would throw each other out for ever.
 func passing(r byte) bool {
-	switch r {
-	case 0x00, 0x80, 0x83, 0x88, 0x89, 0x8B, 0x8D, 0x96, 0x97, 0x98, 0x9C, 0x9F, 0xA0:
+	switch wire.ReasonCode(r) {
+	case wire.Success, wire.UnspecifiedError, wire.ImplementationSpecificError, wire.ServerUnavailable, wire.ServerBusy,
+		wire.ServerShuttingDown, wire.KeepAliveTimeout, wire.MessageRateTooHigh, wire.QuotaExceeded, wire.AdministrativeAction,
+		wire.UseAnotherServer, wire.ConnectionRateExceeded, wire.MaximumConnectTime:
 		return true
 	default:
 		return false

@@ -88,7 +88,7 @@ func (c *Client) connect(ctx context.Context, first bool, failures int) (Connect
 		}
 		var e *Error
 		if !errors.As(err, &e) {
-			text := "cannot connect to " + c.opts.URL.Redacted()
+			text := "cannot connect to " + shown(c.opts.URL)
 			if timedOut {
 				text += " within " + c.opts.ConnectTimeout.String()
 			}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 )
@@ -84,26 +85,32 @@ func TestPublish_SurvivesTheLossOfConnections(t *testing.T) {
 				}
 				c := connect(t, o)
 				stop := make(chan struct{})
+				var published atomic.Int64
 				var cuts sync.WaitGroup
 				cuts.Go(func() {
-					for {
+					for last := int64(0); ; {
 						select {
 						case <-stop:
 							return
 						case <-time.After(30 * time.Millisecond):
+						}
+						// A message that costs connection after connection is given up.
+						if n := published.Load(); n > last {
+							last = n
 							proxy.cut()
 						}
 					}
 				})
 				const n = 200
 				for i := range n {
+					published.Store(int64(i))
 					if _, err := c.Publish(within(t), Message{Topic: "t", QoS: byte(1 + i%2), Payload: fmt.Append(nil, i)}); err != nil {
 						t.Fatalf("message %d: %v", i, err)
 					}
 				}
 				close(stop)
 				cuts.Wait()
-				for end := time.Now().Add(5 * time.Second); ; time.Sleep(time.Millisecond) {
+				for end := time.Now().Add(time.Minute); ; time.Sleep(time.Millisecond) {
 					mu.Lock()
 					complete := len(seen) == n
 					mu.Unlock()
@@ -189,7 +196,7 @@ func TestDial_EndsWithItsContext(t *testing.T) {
 			began := time.Now()
 			_, err := Dial(ctx, o)
 			cancel()
-			if !errors.Is(err, context.DeadlineExceeded) || time.Since(began) > 5*time.Second {
+			if !errors.Is(err, context.DeadlineExceeded) || time.Since(began) > 30*time.Second {
 				t.Errorf("%v after %v", err, time.Since(began))
 			}
 		}
@@ -212,7 +219,7 @@ func TestRun_LossEndsTheClientWithoutReconnect(t *testing.T) {
 		proxy.cut()
 		select {
 		case <-c.Done():
-		case <-time.After(10 * time.Second):
+		case <-time.After(time.Minute):
 			t.Fatal("it did not end")
 		}
 		var e *Error
@@ -233,7 +240,7 @@ func TestRun_TakeOverEndsTheClient(t *testing.T) {
 	connect(t, o)
 	select {
 	case <-first.Done():
-	case <-time.After(10 * time.Second):
+	case <-time.After(time.Minute):
 		t.Fatal("it did not end")
 	}
 	var e *Error
@@ -285,7 +292,7 @@ func TestClose_EndsRequestsThatWait(t *testing.T) {
 			if err == nil {
 				t.Error("Publish succeeded without an acknowledgement")
 			}
-		case <-time.After(10 * time.Second):
+		case <-time.After(time.Minute):
 			t.Fatal("Publish waits on")
 		}
 		if c.Err() != nil {

@@ -36,11 +36,12 @@ func (e *echo) Message(text bool, b []byte) {
 	}
 }
 
-func (e *echo) Writable()         { e.Resume() }
-func (e *echo) Data(b []byte) int { return len(b) }
-func (e *echo) Arrived()          {}
-func (e *echo) Stalled()          { e.Close(link.ClosePolicy, "the echo is not read") }
-func (e *echo) Closed(error)      {}
+func (e *echo) Writable()                    { e.Resume() }
+func (e *echo) Data(b []byte) int            { return len(b) }
+func (e *echo) Arrived()                     {}
+func (e *echo) Dismissed(why link.Dismissal) { e.Close(link.CloseGoingAway, why.String()) }
+func (e *echo) Stalled()                     { e.Close(link.ClosePolicy, "the echo is not read") }
+func (e *echo) Closed(error)                 {}
 
 func main() {
 	addr := flag.String("ws", "127.0.0.1:9001", "address to listen on")

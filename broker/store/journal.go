@@ -1,0 +1,278 @@
+package store
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"io/fs"
+	"path"
+	"strings"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
+	"github.com/cockroachdb/pebble/v2/vfs/atomicfs"
+	"github.com/cockroachdb/pebble/v2/wal"
+
+	"hashplus/broker"
+)
+
+// journal reads the records of a log of commits, or of a MANIFEST, which lists
+// the tables. Both end wherever the power was lost. pebble takes the first bad
+// record for the end of a MANIFEST, and in most cases for that of the newest log:
+// what stands behind it is lost in silence. So they are looked at before pebble
+// reads them, and something bad counts as the end only if nothing behind it says
+// that it had been durable.
+//
+// A record is in chunks. These begin with a checksum of what follows it, the
+// length of the data, and the kind. In a log its number follows, so that what the
+// file held before its reuse is not taken for part of it, and how much of the log
+// was durable when the chunk was written.
+type journal struct {
+	data []byte
+	log  uint32 // its number, 0 for a MANIFEST
+
+	pos int // of the next record
+	bad int // where something is not a chunk; -1 if nothing has been found
+}
+
+const (
+	chunkBlock  = 32 << 10 // no chunk crosses from one block into the next
+	chunkHeader = 7
+
+	// Kinds are four in a row for each form: a whole record, its first part, one
+	// from the middle, the last.
+	kindsPlain  = 1 // only the header
+	kindsLog    = 5 // the number of the log follows
+	kindsSynced = 9 // and what was durable
+	kindsEnd    = 13
+)
+
+type chunkPart int
+
+const (
+	wholeRecord chunkPart = iota
+	firstPart
+	middlePart
+	lastPart
+)
+
+type chunk struct {
+	part   chunkPart
+	data   []byte
+	synced uint64 // how much of the log was durable; 0 if it is not said
+	next   int    // where the next one begins
+}
+
+func openJournal(f vfs.FS, name string) (*journal, error) {
+	data, err := readFile(f, name)
+	if err != nil {
+		return nil, err
+	}
+	j := &journal{data: data, bad: -1}
+	if n, _, ok := wal.ParseLogFilename(f.PathBase(name)); ok {
+		j.log = uint32(n)
+	}
+	return j, nil
+}
+
+// next is the next record, in memory of its own if it is in parts. ok is false
+// at the end: a clean one, or bad says where it is not.
+func (j *journal) next() (record []byte, ok bool) {
+	for p, within := j.pos, false; ; {
+		c, state := j.chunk(p)
+		switch {
+		case state == chunkEnd && !within:
+			return nil, false
+		case state != chunkGood, within != (c.part == middlePart || c.part == lastPart):
+			j.bad = p
+			return nil, false
+		}
+		p = c.next
+		if within || c.part == firstPart {
+			record = append(record, c.data...)
+		} else {
+			record = c.data
+		}
+		if c.part == wholeRecord || c.part == lastPart {
+			j.pos = p
+			return record, true
+		}
+		within = true
+	}
+}
+
+type chunkState int
+
+const (
+	chunkGood chunkState = iota
+	chunkBad
+	chunkEnd
+)
+
+// chunk reads the one at p.
+func (j *journal) chunk(p int) (c chunk, s chunkState) {
+	left := chunkBlock - p%chunkBlock
+	rest := j.data[min(p, len(j.data)):]
+	rest = rest[:min(left, len(rest))]
+	if left < chunkHeader || isZero(rest) && len(rest) == left && left < j.header() {
+		if p+left >= len(j.data) {
+			return c, chunkEnd
+		}
+		return j.chunk(p + left) // there was no room for one
+	}
+	if len(rest) == 0 {
+		return c, chunkEnd
+	}
+	if len(rest) < chunkHeader {
+		return c, chunkBad
+	}
+	kind, header := int(rest[6]), chunkHeader
+	if j.log != 0 {
+		switch {
+		case kind < kindsLog || kind >= kindsEnd || len(rest) < chunkHeader+4:
+			return c, chunkBad
+		case binary.LittleEndian.Uint32(rest[7:]) == j.log+1:
+			return c, chunkEnd // so a log that was closed ends
+		case binary.LittleEndian.Uint32(rest[7:]) != j.log:
+			return c, chunkBad
+		}
+		header += 4
+		if kind >= kindsSynced {
+			header += 8
+		}
+	} else if kind < kindsPlain || kind >= kindsLog {
+		return c, chunkBad
+	}
+	length := int(binary.LittleEndian.Uint16(rest[4:]))
+	if len(rest) < header+length || chunkChecksum(rest[6:header+length]) != binary.LittleEndian.Uint32(rest) {
+		return c, chunkBad
+	}
+	if kind >= kindsSynced {
+		c.synced = binary.LittleEndian.Uint64(rest[11:])
+	}
+	c.part, c.data, c.next = chunkPart((kind-kindsPlain)%4), rest[header:header+length], p+header+length
+	return c, chunkGood
+}
+
+// header is the length of the headers that are written today.
+func (j *journal) header() int {
+	if j.log == 0 {
+		return chunkHeader
+	}
+	return chunkHeader + 4 + 8
+}
+
+// damaged says whether what is bad had been durable once: it is not the end.
+//
+//   - In a MANIFEST each record is made durable before the next is written, so
+//     any beginning of one behind the bad place tells.
+//   - In a log, a chunk tells that was written when the log was durable to beyond
+//     the bad place. pebble counts too little there, so three different counts
+//     behind it tell, too: between the first and the third, an fsync began and
+//     ended.
+func (j *journal) damaged() bool {
+	if j.bad < 0 {
+		return false
+	}
+	counts := map[uint64]bool{}
+	for p := j.bad + 1; p < len(j.data); {
+		c, state := j.chunkBehind(p)
+		if state != chunkGood {
+			p++
+			continue
+		}
+		if j.log == 0 && (c.part == wholeRecord || c.part == firstPart) || c.synced > uint64(j.bad) {
+			return true
+		}
+		if c.synced > 0 {
+			counts[c.synced] = true
+		}
+		if len(counts) >= 3 {
+			return true
+		}
+		p = c.next
+	}
+	return false
+}
+
+// chunkBehind reads a chunk where there may be none: an empty one proves nothing.
+func (j *journal) chunkBehind(p int) (c chunk, s chunkState) {
+	if p+chunkHeader > len(j.data) || j.data[p+4]|j.data[p+5] == 0 {
+		return c, chunkBad
+	}
+	c, s = j.chunk(p)
+	if s == chunkGood && c.next <= p {
+		s = chunkBad
+	}
+	return c, s
+}
+
+func isZero(p []byte) bool {
+	for _, b := range p {
+		if b != 0 {
+			return false
+		}
+	}
+	return true
+}
+
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+
+func chunkChecksum(p []byte) uint32 {
+	c := crc32.Checksum(p, castagnoli)
+	return (c>>15 | c<<17) + 0xa282ead8
+}
+
+// checkJournals fails if the MANIFEST or the newest log of dir is damaged
+// elsewhere than at its end. With holes, the log was written without fsyncs, and
+// is cut at the first hole instead; cut says so.
+func checkJournals(f vfs.FS, dir string, holes bool) (cut string, err error) {
+	manifest, err := atomicfs.ReadMarker(f, dir, "manifest")
+	if err != nil || manifest == "" {
+		return "", err // pebble knows what to say, or makes a new one
+	}
+	switch _, err := checkJournal(f, f.PathJoin(dir, manifest)); {
+	case errors.Is(err, fs.ErrNotExist):
+		return "", fmt.Errorf("%w: %s, which lists the tables, is missing", broker.ErrStoreDamaged, manifest)
+	case err != nil:
+		return "", err
+	}
+	logs, err := wal.Scan(wal.Dir{FS: f, Dirname: dir})
+	if err != nil || len(logs) == 0 {
+		return "", err
+	}
+	_, name := logs[len(logs)-1].SegmentLocation(0)
+	j, err := checkJournal(f, name)
+	if err == nil || !holes || !errors.Is(err, broker.ErrStoreDamaged) {
+		return "", err
+	}
+	return fmt.Sprintf("%s at byte %d of %d", path.Base(name), j.pos, len(j.data)), replaceFile(f, dir, name, j.data[:j.pos])
+}
+
+// checkJournal reads all of a journal.
+func checkJournal(f vfs.FS, name string) (*journal, error) {
+	j, err := openJournal(f, name)
+	if err != nil {
+		return nil, fmt.Errorf("cannot read %s: %w", f.PathBase(name), err)
+	}
+	for ok := true; ok; {
+		_, ok = j.next()
+	}
+	if j.damaged() {
+		return j, fmt.Errorf("%w: %s is damaged at byte %d of %d, before what had been durable",
+			broker.ErrStoreDamaged, f.PathBase(name), j.bad, len(j.data))
+	}
+	return j, nil
+}
+
+// replaceFile gives the file the contents data in one step.
+func replaceFile(f vfs.FS, dir, name string, data []byte) error {
+	fresh := strings.TrimSuffix(name, ".log") + ".dbtmp" // pebble removes these
+	if err := writeFile(f, fresh, string(data)); err != nil {
+		return err
+	}
+	if err := f.Rename(fresh, name); err != nil {
+		return err
+	}
+	return syncDir(f, dir)
+}

@@ -1,0 +1,45 @@
+package store
+
+// Stats is what a store takes of the disk.
+type Stats struct {
+	Levels []Level // from the newest to the oldest; those that are empty are left out
+	Tables uint64  // bytes of all tables in use
+	Log    uint64  // bytes of the logs in use
+	Disk   uint64  // bytes of all files, also of those that are about to be removed
+	Free   uint64  // bytes that the file system has left
+}
+
+// Level is one of the levels that the tables are in.
+type Level struct {
+	Number int
+	Tables int
+	Bytes  int64
+}
+
+// Stats returns them.
+func (d *Disk) Stats() (s Stats, err error) {
+	err = d.read(func() error {
+		m := d.db.Metrics()
+		for i, l := range m.Levels {
+			if l.TablesCount > 0 {
+				s.Levels = append(s.Levels, Level{i, int(l.TablesCount), l.TablesSize})
+			}
+		}
+		s.Tables, s.Log, s.Disk = uint64(m.Total().TablesSize), m.WAL.Size, d.size()
+		s.Free, err = d.Free()
+		return err
+	})
+	return s, err
+}
+
+// size is that of all files. pebble's count of its log lags behind.
+func (d *Disk) size() (bytes uint64) {
+	names, _ := d.guard.List(d.dir) // without a list there is nothing to count
+	for _, name := range names {
+		// One that goes meanwhile does not count.
+		if info, err := d.guard.Stat(d.guard.PathJoin(d.dir, name)); err == nil && !info.IsDir() {
+			bytes += uint64(info.Size())
+		}
+	}
+	return bytes
+}

@@ -1,0 +1,57 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+
+	"hashplus/transport"
+)
+
+// proxyConfig says which proxies are believed when they name the client.
+type proxyConfig struct {
+	TrustedProxies  []string `placeholder:"NETWORK" help:"Addresses and networks of proxies that are believed when they name the client; unix stands for the peers of Unix sockets. Repeatable."`
+	ProxyProtocol   string   `enum:"off,required,optional" default:"off" placeholder:"WHEN" help:"Whether connections begin with a header of the PROXY protocol, version 1 or 2: off, required or optional. Only trusted proxies may send one."`
+	ForwardedHeader string   `enum:"X-Forwarded-For,Forwarded,none" default:"X-Forwarded-For" placeholder:"HEADER" help:"The header in which trusted HTTP proxies name the client: X-Forwarded-For, Forwarded or none. It must be the one that they write: the other one is passed on as the client wrote it."`
+}
+
+// finishProxies checks the listener's proxies and fills in what it did not set.
+func (l *listenerConfig) finishProxies(c *proxyConfig) error {
+	if l.TrustedProxies == nil {
+		l.TrustedProxies = c.TrustedProxies
+	}
+	if _, err := transport.ParseNetworks(l.TrustedProxies); err != nil {
+		return fmt.Errorf("trusted-proxies: %w", err)
+	}
+	inherit(&l.ProxyProtocol, c.ProxyProtocol)
+	if _, ok := proxyProtocols[*l.ProxyProtocol]; !ok {
+		return fmt.Errorf("proxy-protocol: %q is not one of off, required, optional", *l.ProxyProtocol)
+	}
+	if *l.ProxyProtocol != "off" && len(l.TrustedProxies) == 0 {
+		return errors.New("proxy-protocol: without trusted-proxies nobody could send a header")
+	}
+	if !l.upgrades() {
+		if l.ForwardedHeader != nil {
+			return fmt.Errorf("forwarded-header is for ws:// and wss://, not %s://", l.Network)
+		}
+		return nil
+	}
+	inherit(&l.ForwardedHeader, c.ForwardedHeader)
+	switch *l.ForwardedHeader {
+	case transport.XForwardedFor, transport.Forwarded, "none":
+		return nil
+	}
+	return fmt.Errorf("forwarded-header: %q is not one of X-Forwarded-For, Forwarded, none", *l.ForwardedHeader)
+}
+
+var proxyProtocols = map[string]transport.ProxyProtocol{ //nolint:gochecknoglobals // a table
+	"off": transport.ProxyOff, "required": transport.ProxyRequired, "optional": transport.ProxyOptional,
+}
+
+// trust sets what t is to know of proxies. It follows finishProxies.
+func (l *listenerConfig) trust(t *transport.Listener) {
+	t.Trusted, _ = transport.ParseNetworks(l.TrustedProxies) // finishProxies has looked at it
+	t.ProxyProtocol = proxyProtocols[*l.ProxyProtocol]
+	if l.ForwardedHeader != nil && *l.ForwardedHeader != "none" {
+		t.ForwardedHeader = *l.ForwardedHeader
+	}
+}
