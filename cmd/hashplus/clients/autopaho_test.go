@@ -2,6 +2,9 @@ package clients
 
 import (
 	"context"
+	"crypto/tls"
+	"errors"
+	"net/http"
 	"net/url"
 	"sync/atomic"
 	"testing"
@@ -57,6 +60,9 @@ func newAutopaho(t *testing.T, s setup) client {
 				p.Properties = new(paho.ConnectProperties)
 			}
 			p.Properties.RequestResponseInfo = s.ResponseInformation
+			if s.Renewable {
+				p.Properties.AuthMethod, p.Properties.AuthData = "JWT", []byte(s.Token)
+			}
 			return p, nil
 		},
 		ClientConfig: paho.ClientConfig{
@@ -70,6 +76,18 @@ func newAutopaho(t *testing.T, s setup) client {
 	}
 	if s.Keep {
 		c.config.SessionExpiryInterval = 300
+	}
+	if s.Renewable {
+		c.config.AuthHandler = oneStep{}
+	}
+	if s.Username != "" || s.Password != "" {
+		c.config.ConnectUsername, c.config.ConnectPassword = s.Username, []byte(s.Password)
+	}
+	c.config.TlsCfg = s.tls()
+	if s.Bearer != "" {
+		c.config.WebSocketCfg = &autopaho.WebSocketConfig{Header: func(*url.URL, *tls.Config) http.Header {
+			return http.Header{"Authorization": {"Bearer " + s.Bearer}}
+		}}
 	}
 	if w := s.Will; w != nil {
 		c.config.WillMessage = &paho.WillMessage{Topic: w.Topic, Payload: w.Payload, QoS: w.QoS, Retain: w.Retain}
@@ -177,3 +195,20 @@ func (c *autoPaho) disconnect() error {
 }
 
 func (c *autoPaho) inbox() *inbox { return c.in }
+
+// oneStep is the handler of exchanges that the server never asks to go on with.
+type oneStep struct{}
+
+func (oneStep) Authenticate(*paho.Auth) *paho.Auth { panic("the server asks for more than a token") }
+func (oneStep) Authenticated()                     {}
+
+// renew re-authenticates with a new token.
+func (c *autoPaho) renew(token string) error {
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	answer, err := c.conn.Authenticate(ctx, &paho.Auth{ReasonCode: 0x19, Properties: &paho.AuthProperties{AuthMethod: "JWT", AuthData: []byte(token)}})
+	if err == nil && !answer.Success {
+		err = errors.New("refused")
+	}
+	return err
+}

@@ -22,15 +22,33 @@ type dialed struct {
 // closes with the test.
 func openPage(t *testing.T, host string) (d *driver, page string) {
 	t.Helper()
-	d, page = browser(t), room(t)
-	if err := d.call("", "open", map[string]any{"page": page, "url": strings.Replace(site(t), "localhost", host, 1) + "/drivers/page.html"}, nil); err != nil {
+	return openBeside(t, "", host)
+}
+
+// openBeside is openPage in the browser of the page beside, with its cookies.
+func openBeside(t *testing.T, beside, host string) (d *driver, page string) {
+	t.Helper()
+	d = browser(t)
+	return d, openIn(t, d, beside, origin(t, host))
+}
+
+// openIn is openBeside for a page of any browser and site.
+func openIn(t *testing.T, d *driver, beside, site string) (page string) {
+	t.Helper()
+	page = room(t)
+	if err := d.call("", "open", map[string]any{"page": page, "beside": beside, "url": site + "/drivers/page.html"}, nil); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { d.call("", "close", map[string]any{"page": page}, nil) }) // the test may have closed it
+	waitReady(t, d, page)
+	return page
+}
+
+func waitReady(t *testing.T, d *driver, page string) {
+	t.Helper()
 	if err := d.call("", "wait", map[string]any{"page": page, "script": "window.ready"}, nil); err != nil {
 		t.Fatal(err)
 	}
-	return d, page
 }
 
 func dialFrom(t *testing.T, d *driver, page, to string) (got dialed) {

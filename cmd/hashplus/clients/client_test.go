@@ -1,8 +1,11 @@
 package clients
 
 import (
+	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -27,6 +30,21 @@ type setup struct {
 	Will                *message `json:"will,omitempty"`
 	ResponseInformation bool     `json:"responseInformation,omitempty"` // v5: ask for a reply prefix
 	Aliases             int      `json:"aliases,omitempty"`             // v5: use topic aliases both ways, at most so many
+
+	login // of libraries that canLogin knows
+}
+
+// login is how a client shows who it is.
+type login struct {
+	CA          string `json:"ca,omitempty"`          // certificates (PEM) that a server with TLS is held to
+	Certificate string `json:"certificate,omitempty"` // its own (PEM), with Key
+	Key         string `json:"key,omitempty"`
+	Username    string `json:"username,omitempty"`
+	Password    string `json:"password,omitempty"`
+	Bearer      string `json:"bearer,omitempty"`      // in the Authorization header; not in browsers
+	Subprotocol string `json:"subprotocol,omitempty"` // one more to offer; in browsers
+	Renewable   bool   `json:"renewable,omitempty"`   // v5: the Authentication Method is JWT
+	Token       string `json:"token,omitempty"`       // v5, if Renewable: the Authentication Data
 }
 
 // message is a PUBLISH, in or out.
@@ -57,6 +75,23 @@ func (m message) String() string {
 		payload = fmt.Sprintf("%.40s… (%d bytes)", payload, len(m.Payload))
 	}
 	return fmt.Sprintf("%s q%d %q", m.Topic, m.QoS, payload)
+}
+
+// tls is what the client knows of certificates; nil without CA.
+func (l *login) tls() *tls.Config {
+	if l.CA == "" {
+		return nil
+	}
+	config := &tls.Config{RootCAs: x509.NewCertPool()}
+	config.RootCAs.AppendCertsFromPEM([]byte(l.CA))
+	if l.Certificate != "" {
+		pair, err := tls.X509KeyPair([]byte(l.Certificate), []byte(l.Key))
+		if err != nil {
+			panic(err) // the test has made it
+		}
+		config.Certificates = []tls.Certificate{pair}
+	}
+	return config
 }
 
 // subscription is one filter of a SUBSCRIBE; all but the first two are v5.
@@ -168,6 +203,25 @@ func (in *inbox) awaitDown(t *testing.T, n int) {
 	if in.wait(func() bool { return in.downs >= n }) != nil {
 		t.Fatal("the client did not notice that its connection was lost")
 	}
+}
+
+// awaitReasons waits for the DISCONNECT of the server, of which some libraries tell
+// only after the end of the connection.
+func (in *inbox) awaitReasons(t *testing.T) []int {
+	t.Helper()
+	if in.wait(func() bool { return len(in.reasons) > 0 }) != nil {
+		t.Fatal("the client was told no reason")
+	}
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	return slices.Clone(in.reasons)
+}
+
+// lost is how many connections have been lost.
+func (in *inbox) lost() int {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	return in.downs
 }
 
 // awaitUp waits until the client has connected again n times in all.

@@ -15,6 +15,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"hashplus/cmd/hashplus/launch"
 )
 
 // A driver is a process that runs client libraries of another language, many
@@ -27,7 +29,7 @@ import (
 type driver struct {
 	name    string
 	process *exec.Cmd
-	log     *syncBuffer
+	log     *launch.Log
 	write   sync.Mutex // guards stdin
 	stdin   io.WriteCloser
 
@@ -100,7 +102,7 @@ func node(t *testing.T) *driver {
 // http://localhost.
 func browser(t *testing.T) *driver {
 	return once(t, "browser", func(t *testing.T) *driver {
-		d := startBrowser(t, "MAP evil.test 127.0.0.1,MAP *.evil.test 127.0.0.1")
+		d := startBrowser(t, os.Getenv("HOME"))
 		if err := d.call("", "open", map[string]any{"url": site(t) + "/drivers/page.html"}, nil); err != nil {
 			t.Fatal(err)
 		}
@@ -111,10 +113,13 @@ func browser(t *testing.T) *driver {
 	})
 }
 
-func startBrowser(t *testing.T, rules string) *driver {
+// startBrowser starts Chromium for a user whose home is the folder: there it
+// finds the authorities that the user trusts.
+func startBrowser(t *testing.T, home string) *driver {
 	t.Helper()
 	modules(t)
-	return startDriver(t, "browser", tool(t, "node"), "drivers/browser.mjs", tool(t, "chromium"), rules)
+	return startDriver(t, "browser", tool(t, "env"), "HOME="+home, tool(t, "node"), "drivers/browser.mjs", tool(t, "chromium"),
+		"MAP evil.test 127.0.0.1,MAP *.evil.test 127.0.0.1")
 }
 
 // modules fails the test when the npm modules are not installed.
@@ -131,8 +136,7 @@ var (
 	siteErr  error
 )
 
-// site serves the pages of the tests and of docs/examples, and the libraries
-// that they load, for as long as the process runs. It is http://localhost:PORT;
+// site serves the pages for as long as the process runs. It is http://localhost:PORT;
 // Chromium finds the same pages under http://evil.test:PORT.
 func site(t *testing.T) string {
 	t.Helper()
@@ -142,21 +146,7 @@ func site(t *testing.T) string {
 			siteErr = err
 			return
 		}
-		mux := http.NewServeMux()
-		for path, file := range map[string]string{
-			"/mqtt.min.js":  "node_modules/mqtt/dist/mqtt.min.js",
-			"/paho-mqtt.js": "node_modules/paho-mqtt/paho-mqtt.js",
-			// The example loads it from its own folder.
-			"/examples/mqtt.min.js": "node_modules/mqtt/dist/mqtt.min.js",
-		} {
-			mux.HandleFunc(path, func(w http.ResponseWriter, r *http.Request) { http.ServeFile(w, r, file) })
-		}
-		mux.Handle("/drivers/", javascript(http.FileServer(http.Dir("."))))
-		mux.Handle("/examples/", http.StripPrefix("/examples/", http.FileServer(http.Dir(examples))))
-		mux.HandleFunc("/empty", func(w http.ResponseWriter, _ *http.Request) {
-			fmt.Fprint(w, "<!doctype html><title>empty</title>")
-		})
-		go http.Serve(listener, mux) // ends with the process
+		go http.Serve(listener, pages()) // ends with the process
 		_, port, _ := net.SplitHostPort(listener.Addr().String())
 		siteURL = "http://localhost:" + port
 	})
@@ -164,6 +154,31 @@ func site(t *testing.T) string {
 		t.Fatal(siteErr)
 	}
 	return siteURL
+}
+
+// pages are those of the tests and of docs/examples, and the libraries that they
+// load.
+func pages() http.Handler {
+	mux := http.NewServeMux()
+	for path, file := range map[string]string{
+		"/mqtt.min.js":  "node_modules/mqtt/dist/mqtt.min.js",
+		"/paho-mqtt.js": "node_modules/paho-mqtt/paho-mqtt.js",
+		// The example loads it from its own folder.
+		"/examples/mqtt.min.js": "node_modules/mqtt/dist/mqtt.min.js",
+	} {
+		mux.HandleFunc(path, func(w http.ResponseWriter, r *http.Request) { http.ServeFile(w, r, file) })
+	}
+	mux.Handle("/drivers/", javascript(http.FileServer(http.Dir("."))))
+	mux.Handle("/examples/", http.StripPrefix("/examples/", http.FileServer(http.Dir(examples))))
+	// A page logs in: its server answers with a cookie that scripts can't read.
+	mux.HandleFunc("/login", func(w http.ResponseWriter, r *http.Request) {
+		http.SetCookie(w, &http.Cookie{Name: "session", Value: r.URL.Query().Get("session"), Path: "/", HttpOnly: true, Secure: r.TLS != nil, SameSite: http.SameSiteLaxMode})
+		http.Redirect(w, r, "/drivers/page.html", http.StatusSeeOther)
+	})
+	mux.HandleFunc("/empty", func(w http.ResponseWriter, _ *http.Request) {
+		fmt.Fprint(w, "<!doctype html><title>empty</title>")
+	})
+	return mux
 }
 
 // examples is the folder of the examples in the documentation.
@@ -182,7 +197,7 @@ func javascript(next http.Handler) http.Handler {
 func startDriver(t *testing.T, name, program string, args ...string) *driver {
 	t.Helper()
 	d := &driver{
-		name: name, process: exec.Command(program, args...), log: new(syncBuffer),
+		name: name, process: exec.Command(program, args...), log: new(launch.Log),
 		pending: map[int]chan answer{}, clients: map[string]*inbox{},
 	}
 	d.process.Stderr = d.log
@@ -268,7 +283,7 @@ func (d *driver) call(client, op string, args, result any) error {
 	d.mu.Lock()
 	if d.ended != nil {
 		d.mu.Unlock()
-		return fmt.Errorf("%w\n%s", d.ended, d.log.tail(20))
+		return fmt.Errorf("%w\n%s", d.ended, d.log.Tail(20))
 	}
 	d.next++
 	id := d.next
@@ -282,7 +297,7 @@ func (d *driver) call(client, op string, args, result any) error {
 	_, err = d.stdin.Write(append(request, '\n'))
 	d.write.Unlock()
 	if err != nil {
-		return fmt.Errorf("driver %s: %w\n%s", d.name, err, d.log.tail(20))
+		return fmt.Errorf("driver %s: %w\n%s", d.name, err, d.log.Tail(20))
 	}
 	var a answer
 	select {
@@ -291,7 +306,7 @@ func (d *driver) call(client, op string, args, result any) error {
 		a.Error = "no answer"
 	}
 	if a.Error != "" {
-		return fmt.Errorf("driver %s: %s: %s\n%s", d.name, op, a.Error, d.log.tail(20))
+		return fmt.Errorf("driver %s: %s: %s\n%s", d.name, op, a.Error, d.log.Tail(20))
 	}
 	if result == nil {
 		return nil
@@ -360,6 +375,11 @@ func (c *foreignConn) subscribe(s subscription) (byte, error) {
 
 func (c *foreignConn) unsubscribe(filter string) error {
 	return c.request("unsubscribe", map[string]string{"filter": filter}, nil)
+}
+
+// renew re-authenticates with a new token.
+func (c *foreignConn) renew(token string) error {
+	return c.request("renew", map[string]string{"token": token}, nil)
 }
 
 func (c *foreignConn) publish(m message) error { return c.request("publish", m, nil) }

@@ -13,6 +13,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"hashplus/cmd/hashplus/launch"
 )
 
 // suites are the files of the Eclipse interoperability suite and how many tests
@@ -85,7 +87,7 @@ func startBridge(t *testing.T, to string) string {
 		t.Fatalf("%v\n%s", err, out)
 	}
 	bridge := exec.Command(program, "-to", to)
-	log := new(syncBuffer)
+	log := new(launch.Log)
 	bridge.Stderr = log
 	out, err := bridge.StdoutPipe()
 	if err != nil {
@@ -115,7 +117,7 @@ func startBridge(t *testing.T, to string) string {
 func runSuite(t *testing.T, file, port string, tests int) {
 	t.Helper()
 	run := exec.Command(debianPython(t), "drivers/eclipse.py", file, port)
-	log := new(syncBuffer)
+	log := new(launch.Log)
 	run.Stderr = log
 	out, err := run.StdoutPipe()
 	if err != nil {
@@ -157,7 +159,7 @@ func runSuite(t *testing.T, file, port string, tests int) {
 		t.Errorf("%s had not ended after %v", running, suiteLimit)
 	}
 	if err != nil || passed != tests {
-		t.Errorf("%d of %d tests passed (%v)\n%s", passed, tests, err, log.tail(60))
+		t.Errorf("%d of %d tests passed (%v)\n%s", passed, tests, err, log.Tail(60))
 	}
 	t.Logf("%d of %d tests passed", passed, tests)
 }

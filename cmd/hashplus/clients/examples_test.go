@@ -8,6 +8,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"hashplus/cmd/hashplus/launch"
 )
 
 // The examples are those of the documentation, run as a reader runs them.
@@ -15,7 +17,7 @@ import (
 func TestExamples_SensorSubscriberPrintsWhatSensorsPublish(t *testing.T) {
 	t.Parallel()
 	example := exec.Command(debianPython(t), filepath.Join(examples, "sensor_subscriber.py"), shared.ws)
-	errors := new(syncBuffer)
+	errors := new(launch.Log)
 	example.Stderr = errors
 	out, err := example.StdoutPipe()
 	if err != nil {

@@ -10,6 +10,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"hashplus/cmd/hashplus/launch"
 )
 
 // cli is mosquitto_pub, mosquitto_sub and mosquitto_rr speaking one version
@@ -55,7 +57,7 @@ func (c cli) pub(t *testing.T, args ...string) {
 type sub struct {
 	process *exec.Cmd
 	lines   chan string
-	errors  *syncBuffer
+	errors  *launch.Log
 }
 
 // sub starts mosquitto_sub and returns when it has subscribed, which it shows
@@ -75,7 +77,7 @@ func (c cli) sub(t *testing.T, args ...string) *sub {
 // listen starts mosquitto_sub; what it prints comes by next.
 func (c cli) listen(t *testing.T, args ...string) *sub {
 	t.Helper()
-	s := &sub{lines: make(chan string, 1000), errors: new(syncBuffer)}
+	s := &sub{lines: make(chan string, 1000), errors: new(launch.Log)}
 	s.process = exec.Command(tool(t, "mosquitto_sub"), c.args(append(args, "-F", "%q %r %t %p")...)...)
 	s.process.Stderr = s.errors
 	out, err := s.process.StdoutPipe()

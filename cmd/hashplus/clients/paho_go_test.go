@@ -2,6 +2,7 @@ package clients
 
 import (
 	"errors"
+	"net/http"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -35,6 +36,15 @@ func newPahoGo(_ *testing.T, s setup) client {
 				c.in.up()
 			}
 		})
+	if s.Username != "" || s.Password != "" {
+		o.SetUsername(s.Username).SetPassword(s.Password)
+	}
+	if config := s.tls(); config != nil {
+		o.SetTLSConfig(config)
+	}
+	if s.Bearer != "" {
+		o.SetHTTPHeaders(http.Header{"Authorization": {"Bearer " + s.Bearer}})
+	}
 	if w := s.Will; w != nil {
 		o.SetBinaryWill(w.Topic, w.Payload, w.QoS, w.Retain)
 	}
@@ -74,7 +84,7 @@ func (c *pahoGo) publish(m message) error {
 }
 
 func (c *pahoGo) disconnect() error {
-	c.mqtt.Disconnect(100)
+	c.mqtt.Disconnect(10_000) // ms at most; it returns when DISCONNECT has been sent
 	return nil
 }
 

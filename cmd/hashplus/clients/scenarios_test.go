@@ -218,6 +218,19 @@ func inTurn(t *testing.T, got []message, first int) {
 	}
 }
 
+// takeNew takes n messages that are not in seen. Libraries hand a message over
+// before they acknowledge it, and may leave in between: the broker then rightly
+// sends it again, ahead of all that is new.
+func takeNew(t *testing.T, c client, n int, seen []message) []message {
+	t.Helper()
+	for {
+		first := c.inbox().take(t, 1)
+		if !slices.ContainsFunc(seen, func(m message) bool { return string(m.Payload) == string(first[0].Payload) }) {
+			return append(first, c.inbox().take(t, n-1)...)
+		}
+	}
+}
+
 func TestClients_QueuedMessagesComeInOrderAfterReconnect(t *testing.T) { // [MQTT-4.4.0-1], [MQTT-3.1.2-4], [MQTT-3.1.2-5]
 	const n = 20
 	eachKind(t, func(t *testing.T, k kind) {
@@ -236,12 +249,15 @@ func TestClients_QueuedMessagesComeInOrderAfterReconnect(t *testing.T) { // [MQT
 		mobile.inbox().awaitDown(t, 1)
 		offline(t, publisher, in+"/x", 0, n)
 		g.open()
-		inTurn(t, mobile.inbox().take(t, n), 0)
+		seen := mobile.inbox().take(t, n)
+		inTurn(t, seen, 0)
 		mobile.inbox().awaitUp(t, 1)
 		mustPublish(t, publisher, text(in+"/x", 2, "live"))
-		if got := payloads(mobile.inbox().take(t, 1)); got != "live" {
+		live := mobile.inbox().take(t, 1)
+		if got := payloads(live); got != "live" {
 			t.Errorf("after the queue came %q", got)
 		}
+		seen = append(seen, live...)
 
 		// It leaves in good order, and another process takes the session up.
 		mustDisconnect(t, mobile)
@@ -250,7 +266,7 @@ func TestClients_QueuedMessagesComeInOrderAfterReconnect(t *testing.T) { // [MQT
 		if up.Session != nil && !*up.Session {
 			t.Error("no session present at the second connect")
 		}
-		inTurn(t, again.inbox().take(t, n), n)
+		inTurn(t, takeNew(t, again, n, seen), n)
 
 		// A new session knows nothing of the old one.
 		mustDisconnect(t, again)
@@ -381,13 +397,14 @@ func TestClients_ShareGroupGetsEachMessageOnce(t *testing.T) { // [MQTT-4.8.2-4]
 func TestClients_PingsKeepAnIdleConnection(t *testing.T) { // [MQTT-3.12.4-1]
 	eachKind(t, func(t *testing.T, k kind) {
 		in := room(t)
-		idle, _ := k.dial(t, setup{KeepAlive: 2})
+		// Libraries are late, paho for Go by up to a quarter.
+		idle, _ := k.dial(t, setup{KeepAlive: 6})
 		mustSubscribe(t, idle, subscription{Filter: in, QoS: 1})
-		time.Sleep(5 * time.Second) // a server would end it after 3 s without a packet
+		time.Sleep(10 * time.Second) // a server would end it after 9 s without a packet
 		other, _ := k.dial(t, setup{})
 		mustPublish(t, other, text(in, 1, "still there"))
 		idle.inbox().take(t, 1)
-		if idle.inbox().downs > 0 {
+		if idle.inbox().lost() > 0 {
 			t.Error("the connection was lost")
 		}
 	})

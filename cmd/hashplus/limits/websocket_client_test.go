@@ -14,12 +14,13 @@ import (
 )
 
 // webSocket is the client's end of a WebSocket as a stream of bytes: each Write
-// is one binary frame. Pings are left unanswered. One goroutine.
+// is one binary frame. Pings are left unanswered unless pongs is set. One goroutine.
 type webSocket struct {
 	net.Conn
 	in     *bufio.Reader
 	header http.Header // of the answer to the upgrade request
 	left   int64       // of the current data frame
+	pongs  bool        // answer pings
 }
 
 // closeFrame is the server's close frame.
@@ -102,6 +103,12 @@ func (w *webSocket) Read(p []byte) (int, error) {
 		switch h.OpCode {
 		case ws.OpBinary, ws.OpContinuation:
 			w.left = h.Length
+		case ws.OpPing:
+			if w.pongs {
+				if err := w.frame(ws.NewPongFrame(payload)); err != nil {
+					return 0, err
+				}
+			}
 		case ws.OpClose:
 			f := closeFrame{code: ws.StatusNoStatusRcvd}
 			if len(payload) >= 2 {

@@ -51,7 +51,7 @@ func dial(t *testing.T, behave func(*websocket.Conn)) *net.TCPConn {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { conn.Close() })
-	if err := conn.SetDeadline(time.Now().Add(20 * time.Second)); err != nil {
+	if err := conn.SetDeadline(time.Now().Add(time.Minute)); err != nil {
 		t.Fatal(err)
 	}
 	return conn.(*net.TCPConn)
@@ -94,7 +94,7 @@ func TestBridge_LastBytesReachAClientThatStillSends(t *testing.T) {
 	conn := dial(t, func(server *websocket.Conn) {
 		server.ReadMessage()
 		server.WriteMessage(websocket.BinaryMessage, bytes.Repeat([]byte("bye"), 100_000))
-		server.WriteControl(websocket.CloseMessage, websocket.FormatCloseMessage(websocket.CloseNormalClosure, ""), time.Now().Add(time.Second))
+		server.WriteControl(websocket.CloseMessage, websocket.FormatCloseMessage(websocket.CloseNormalClosure, ""), time.Now().Add(time.Minute))
 		for { // until the bridge has closed too
 			if _, _, err := server.ReadMessage(); err != nil {
 				return
@@ -139,7 +139,7 @@ func TestBridge_ClientThatGoesAwayEndsTheWebSocket(t *testing.T) {
 		if !websocket.IsCloseError(err, websocket.CloseGoingAway) {
 			t.Errorf("the WebSocket ended with %v", err)
 		}
-	case <-time.After(10 * time.Second):
+	case <-time.After(time.Minute):
 		t.Error("the WebSocket did not end")
 	}
 }

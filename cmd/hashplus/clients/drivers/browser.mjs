@@ -24,8 +24,11 @@ if (rules) args.push(`--host-resolver-rules=${rules}`)
 const browser = await chromium.launch({ executablePath, headless: true, args })
 const pages = new Map()
 
-async function open(name, url) {
-  const page = await browser.newPage()
+// open loads url in a new tab, which shares its cookies with the page beside, or
+// with none.
+async function open(name, url, beside) {
+  const context = beside ? pages.get(beside).context() : await browser.newContext()
+  const page = await context.newPage()
   page.setDefaultTimeout(60000)
   page.on('pageerror', (error) => process.stderr.write(`${url}: ${error}\n`))
   page.on('console', (message) => process.stderr.write(`${url}: ${message.text()}\n`))
@@ -37,13 +40,16 @@ async function open(name, url) {
 serve(
   async (request) => {
     const { page: name = 'main', ...args } = request.args ?? {}
-    if (request.op === 'open') return open(name, args.url)
+    if (request.op === 'open') return open(name, args.url, args.beside)
     const page = pages.get(name)
     if (!page) throw new Error(`no page ${name}`)
     if (request.client) return page.evaluate((r) => window.handle(r), { ...request, args })
     switch (request.op) {
       case 'dial':
         return page.evaluate((how) => window.dial(how), args)
+      case 'go':
+        await page.goto(args.url)
+        return {}
       case 'wait':
         await page.waitForFunction(args.script)
         return {}
@@ -58,6 +64,7 @@ serve(
       case 'close':
         pages.delete(name)
         await page.close()
+        if (page.context().pages().length === 0) await page.context().close()
         return {}
     }
     throw new Error(`no operation ${request.op}`)

@@ -85,6 +85,17 @@ export class MQTTJS {
           properties: client.options.protocolVersion === 5 ? publishProperties(args.properties) : undefined,
         })
         return {}
+      case 'renew':
+        // MQTT.js answers exchanges, but has no call to begin one.
+        return new Promise((resolve, reject) => {
+          client.handleAuth = (packet, done) => {
+            done()
+            resolve({})
+          }
+          client.once('close', () => reject(new Error('the connection ended')))
+          const properties = { authenticationMethod: 'JWT', authenticationData: bytes(btoa(args.token)) }
+          client._sendPacket({ cmd: 'auth', reasonCode: 0x19, properties })
+        })
       case 'disconnect':
         this.clients.delete(request.client)
         await client.endAsync(false)
@@ -102,7 +113,7 @@ export class MQTTJS {
       clean: !args.keep,
       keepalive: args.keepAlive,
       reschedulePings: true,
-      connectTimeout: 10000,
+      connectTimeout: 60000,
       reconnectPeriod: 150,
       resubscribe: false,
     }
@@ -113,6 +124,21 @@ export class MQTTJS {
         options.properties.topicAliasMaximum = args.aliases
         options.autoAssignTopicAlias = true
       }
+    }
+    if (args.ca) options.ca = [args.ca]
+    if (args.certificate) {
+      options.cert = args.certificate
+      options.key = args.key
+    }
+    if (args.username) options.username = args.username
+    if (args.password) options.password = args.password
+    if (args.bearer) options.wsOptions = { headers: { Authorization: `Bearer ${args.bearer}` } }
+    if (args.subprotocol) {
+      options.createWebsocket = (url, protocols) => new WebSocket(url, [...protocols, args.subprotocol])
+    }
+    if (args.renewable) {
+      options.properties.authenticationMethod = 'JWT'
+      if (args.token) options.properties.authenticationData = bytes(btoa(args.token))
     }
     if (args.will) {
       const { topic, payload, qos, retain, properties } = args.will

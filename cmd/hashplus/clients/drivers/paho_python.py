@@ -6,7 +6,9 @@ standard output, see drivers_test.go.
 
 import base64
 import json
+import ssl
 import sys
+import tempfile
 import threading
 from urllib.parse import urlparse
 
@@ -16,6 +18,17 @@ from paho.mqtt.properties import Properties
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
 _write = threading.Lock()
+
+
+def tls_context(args):
+    context = ssl.create_default_context(cadata=args["ca"])
+    if args.get("certificate"):
+        # The ssl module takes files only.
+        with tempfile.NamedTemporaryFile("w", suffix=".pem") as f:
+            f.write(args["certificate"] + args["key"])
+            f.flush()
+            context.load_cert_chain(f.name)
+    return context
 
 
 def emit(event):
@@ -84,11 +97,13 @@ class Client:
         self.paho = mqtt.Client(
             args["clientId"],
             protocol={3: mqtt.MQTTv31, 4: mqtt.MQTTv311, 5: mqtt.MQTTv5}[args["version"]],
-            transport="websockets" if url.scheme == "ws" else "tcp",
+            transport="websockets" if url.scheme in ("ws", "wss") else "tcp",
             **how,
         )
-        if url.scheme == "ws":
+        if url.scheme in ("ws", "wss"):
             self.paho.ws_set_options(path=url.path or "/")
+        if args.get("ca"):
+            self.paho.tls_set_context(tls_context(args))
         self.paho.reconnect_delay_set(min_delay=0.15, max_delay=0.3)
         self.paho.max_inflight_messages_set(100)
         self.paho.on_connect = self.on_connect

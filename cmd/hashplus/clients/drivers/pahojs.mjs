@@ -84,7 +84,7 @@ export class PahoJS {
       mqttVersion: args.version,
       cleanSession: !args.keep,
       keepAliveInterval: args.keepAlive,
-      timeout: 10,
+      timeout: 10, // also how long it takes to try again: while it reconnects, it ignores errors of sockets
       reconnect: true,
     }
     if (args.will) options.willMessage = this.message(args.will)
