@@ -81,7 +81,7 @@ func (o *Output) check() error {
 	if o.JSON == "" || o.JSON == "-" {
 		return nil
 	}
-	f, err := os.OpenFile(o.JSON, os.O_WRONLY|os.O_CREATE, 0o644)
+	f, err := os.OpenFile(o.JSON, os.O_WRONLY|os.O_CREATE, 0o666) //nolint:gosec // as os.Create does: the umask decides
 	if err != nil {
 		return err
 	}

@@ -70,7 +70,7 @@ type damage struct {
 
 // noteDamage notes what the store says. It stays until the process ends: to open
 // the store again mends nothing.
-func (g *ledger) noteDamage(first error, files int) {
+func (g *ledger) noteDamage(files int, first error) {
 	if old := g.damage.Load(); first != nil && (old == nil || files > old.files) {
 		g.damage.Store(&damage{first, files})
 	}

@@ -17,7 +17,7 @@ type hurtStore struct {
 	files int
 }
 
-func (h *hurtStore) Damage() (error, int) { return h.first, h.files }
+func (h *hurtStore) Damage() (int, error) { return h.files, h.first }
 
 // Bodies of messages that no delivery refers to go, a little at a time; all others
 // stay.

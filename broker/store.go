@@ -59,9 +59,9 @@ type Tender interface {
 
 // Inspected is a Store that knows what it has found damaged since it was opened.
 type Inspected interface {
-	// Damage is the first of it, an ErrStoreDamaged, and in how many files it was
-	// found; nil and 0 if all that was read is sound. Any goroutine.
-	Damage() (first error, files int)
+	// Damage is in how many files it was found, and the first of it, an
+	// ErrStoreDamaged; 0 and nil if all that was read is sound. Any goroutine.
+	Damage() (files int, first error)
 }
 
 // Batch is a list of operations on a Store. Its keys and values are copied in.

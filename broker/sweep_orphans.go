@@ -71,7 +71,7 @@ func (g *ledger) findOrphans(kind byte) (next []byte, err error) {
 		return nil, err
 	}
 	for _, key := range keys {
-		wanted := false
+		var wanted bool
 		if kind == record.KindShared {
 			var id record.MessageID
 			copy(id[:], key[1:])

@@ -42,10 +42,10 @@ func (d *damages) found(path string, cause error, log *slog.Logger) {
 }
 
 // Damage implements broker.Inspected.
-func (d *Disk) Damage() (first error, files int) {
+func (d *Disk) Damage() (files int, first error) {
 	d.guard.damages.mu.Lock()
 	defer d.guard.damages.mu.Unlock()
-	return d.guard.damages.first, len(d.guard.damages.files)
+	return len(d.guard.damages.files), d.guard.damages.first
 }
 
 // explain tells damage from other errors.

@@ -53,7 +53,7 @@ func TestDisk_DamageIsRememberedAndLoggedOnce(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err, files := d.Damage(); err != nil || files != 0 {
+		if files, err := d.Damage(); err != nil || files != 0 {
 			t.Fatalf("%v in %d files before anything was read", err, files)
 		}
 		for range 3 {
@@ -62,7 +62,7 @@ func TestDisk_DamageIsRememberedAndLoggedOnce(t *testing.T) {
 				t.Errorf("%v", err)
 			}
 		}
-		if err, files := d.Damage(); !errors.Is(err, broker.ErrStoreDamaged) || files != 1 {
+		if files, err := d.Damage(); !errors.Is(err, broker.ErrStoreDamaged) || files != 1 {
 			t.Errorf("%v in %d files", err, files)
 		}
 		if n := strings.Count(log.String(), "stored data are damaged"); n != 1 || !strings.Contains(log.String(), filepath.Base(table)) ||
@@ -89,7 +89,7 @@ func TestDisk_DamageMetInTheBackgroundIsRemembered(t *testing.T) {
 		t.Fatal(err)
 	}
 	_ = d.db.Compact(t.Context(), []byte("a"), []byte("z"), false)
-	if err, files := d.Damage(); !errors.Is(err, broker.ErrStoreDamaged) || files != 1 {
+	if files, err := d.Damage(); !errors.Is(err, broker.ErrStoreDamaged) || files != 1 {
 		t.Errorf("%v in %d files", err, files)
 	}
 	commit(t, d, "still=1")

@@ -81,7 +81,7 @@ func TestCalls_AreThoseOfTheUnit(t *testing.T) {
 	trace, traced := filepath.Join(dir, "trace"), filepath.Join(dir, "traced")
 	// With -D it is the broker that has the process's number.
 	script := fmt.Sprintf("#!/bin/sh\nexec %s -D -f -o %s %s \"$@\"\n", strace, trace, program)
-	if err := os.WriteFile(traced, []byte(script), 0o700); err != nil { //nolint:gosec // it is a program
+	if err := os.WriteFile(traced, []byte(script), 0o700); err != nil {
 		t.Fatal(err)
 	}
 	plain := program
