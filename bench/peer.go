@@ -172,6 +172,7 @@ func (p *peer) start(ctx context.Context) (*broker, error) {
 		args = append(args, fill.Replace(a))
 	}
 	cmd := exec.Command(args[0], args[1:]...)
+	cmd.Env = append(cmd.Environ(), "TMPDIR="+p.temp) // what a peer leaves goes with the run's folder
 	var output tail
 	cmd.Stdout, cmd.Stderr = &output, &output
 	ownGroup(cmd)
