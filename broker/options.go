@@ -15,7 +15,7 @@ type QueueFull uint8
 const (
 	DropNewest QueueFull = iota // the message that comes is dropped
 	DropOldest                  // the message that waits longest is dropped
-	Disconnect                  // the client is disconnected with 0x97; its session ends
+	Disconnect                  // the client is disconnected with 0x97; its session ends, present or absent, and its queue with it
 )
 
 var queueFullNames = [...]string{"drop-newest", "drop-oldest", "disconnect"}

@@ -445,7 +445,10 @@ func (s *session) dropOldest() bool {
 func (s *session) overflowed() {
 	t := s.busy()
 	if t.dropped++; t.dropped == 1 {
-		s.loop.b.log.Warn("session queue is full", "client", s.id, "messages", s.pending.count,
-			"bytes", s.pending.bytes, "policy", s.loop.b.options().QueueFull.String())
+		policy, what := s.loop.b.options().QueueFull, "session queue is full"
+		if policy == Disconnect {
+			what = "session queue is full, the session ends with all that is in it"
+		}
+		s.loop.b.log.Warn(what, "client", s.id, "messages", s.pending.count, "bytes", s.pending.bytes, "policy", policy.String())
 	}
 }

@@ -160,6 +160,32 @@ func TestSync_Text(t *testing.T) {
 	}
 }
 
+// A log that nothing was written to, and that is not the newest any more, holds what
+// it held before it was used again, or nothing. It stops no start.
+func TestCrash_AgainAndAgainWithoutACommit(t *testing.T) {
+	fs := vfs.NewCrashableMem()
+	h := &history{}
+	for round := range 6 {
+		o := small
+		o.FS = fs
+		d, err := Open("data", o)
+		if err != nil {
+			t.Fatalf("round %d: %v", round, err)
+		}
+		if round == 0 {
+			if err := h.run(d, 60); err != nil { // logs are used again
+				t.Fatal(err)
+			}
+			d.flush() // the newest one holds nothing
+			time.Sleep(100 * time.Millisecond)
+		}
+		h.keeps(t, d)
+		crashed := fs.CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: 100, RNG: rand.New(rand.NewPCG(1, 1))})
+		closeIt(t, d)
+		fs = crashed
+	}
+}
+
 // crashedStore is a file system with a store of n commits that lost its power,
 // and the name of its newest log.
 func crashedStore(t *testing.T, n int, s Sync) (mem *vfs.MemFS, log string) {
@@ -374,5 +400,6 @@ func FuzzJournal(f *testing.F) {
 			}
 		}
 		j.damaged()
+		logWanted(data)
 	})
 }

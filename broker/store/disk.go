@@ -2,6 +2,7 @@ package store
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -213,10 +214,11 @@ func (d *Disk) syncLoop() {
 
 // usable is why nothing can be done.
 func (d *Disk) usable() error {
+	fault := d.guard.fault()
 	if d.closed.Load() {
-		return errClosed
+		return cmp.Or(fault, errClosed)
 	}
-	return d.guard.fault()
+	return fault
 }
 
 // read runs f, which reads the database, unless that cannot be done.

@@ -8,12 +8,14 @@ import (
 	"regexp"
 	"slices"
 	"strings"
-	"sync"
 
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/sstable"
 	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/cockroachdb/pebble/v2/vfs/atomicfs"
+	"github.com/cockroachdb/pebble/v2/wal"
+
+	"hashplus/broker"
 )
 
 // files are those of a database that is not open.
@@ -23,8 +25,13 @@ type files struct {
 	options  *pebble.Options
 	manifest string
 	tables   []string // those that are in use, if that is known
+	unlisted []string // those that are not, as far as that is known; most often they are about to be removed
 	logs     []string // oldest first
-	known    bool     // else the MANIFEST cannot be read, and they are all that there are
+
+	// What is wrong with files of which there is one; nil if nothing is.
+	format   error // FORMAT
+	listing  error // the MANIFEST: all tables and logs that are there are taken for those in use
+	logsGone error // logs that are missing
 }
 
 // openFiles looks into dir, which no process may have open; lock is held on it.
@@ -34,37 +41,64 @@ func openFiles(f vfs.FS, dir string, lock *pebble.Lock) (*files, error) {
 	d.options.Logger = panicLogger{}
 	d.options.ReadOnly, d.options.DisableConsistencyCheck, d.options.Lock = true, true, lock
 	d.options.EnsureDefaults()
-	var err error
-	if d.manifest, err = atomicfs.ReadMarker(f, dir, "manifest"); err != nil {
+	list, err := readLogs(f, dir)
+	if err != nil {
 		return nil, err
 	}
-	// Which tables are in use, pebble says when it opens them without a log; which
-	// logs, when it opens all.
-	if d.manifest != "" && d.listTables() == nil {
-		d.known = true
-		v := &view{FS: f}
-		_ = d.open(v, func(*pebble.DB) error { return nil }) // what is wrong is found by whoever reads the logs
-		d.logs = v.logs
-		return d, nil
+	var wanted int
+	d.manifest, wanted, d.listing = checkManifest(f, dir, list)
+	if d.listing != nil && !errors.Is(d.listing, broker.ErrStoreDamaged) {
+		return nil, d.listing
+	}
+	if d.manifest == "" && d.listing == nil {
+		return d, nil // there is nothing yet
+	}
+	if d.listing == nil {
+		d.listing = d.listTables()
 	}
 	names, err := f.List(dir)
-	d.tables, d.logs = nil, nil
-	for _, name := range names {
-		switch {
-		case strings.HasSuffix(name, ".sst"):
-			d.tables = append(d.tables, name)
-		case strings.HasSuffix(name, ".log"):
-			d.logs = append(d.logs, name)
+	if err != nil {
+		return nil, err
+	}
+	slices.Sort(names)
+	tables := slices.DeleteFunc(slices.Clone(names), func(name string) bool { return !isTable(name) })
+	if d.listing != nil {
+		d.tables = tables
+		d.logs = slices.DeleteFunc(names, func(name string) bool { return !strings.HasSuffix(name, ".log") })
+		return d, nil
+	}
+	d.unlisted = slices.DeleteFunc(tables, func(name string) bool { return slices.Contains(d.tables, name) })
+	d.logsGone = list.missing(f, dir, wanted)
+	logs, err := wal.Scan(wal.Dir{FS: f, Dirname: dir})
+	for _, l := range logs {
+		if int(l.Num) >= wanted {
+			d.logs = append(d.logs, logName(int(l.Num)))
 		}
 	}
-	slices.Sort(d.tables)
-	slices.Sort(d.logs)
 	return d, err
 }
 
 // listTables fills in the tables that are in use, be they there or not.
 func (d *files) listTables() error {
-	v := &view{FS: d.fs, hideLogs: true}
+	err := d.askForTables()
+	if version, _ := atomicfs.ReadMarker(d.fs, d.dir, "format-version"); err == nil && version == "" {
+		// It may be missing where the first start was interrupted, and only there.
+		if err = d.open(d.fs, func(*pebble.DB) error { return nil }); !errors.Is(err, pebble.ErrDBNotPristine) {
+			return nil
+		}
+	}
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, pebble.ErrDBNotPristine):
+		return errNoFormatMarker
+	}
+	return fmt.Errorf("%w: which tables are in use cannot be read: %w", broker.ErrStoreDamaged, inOneLine(err))
+}
+
+// askForTables has pebble open the tables without a log, and list them.
+func (d *files) askForTables() error {
+	v := &view{FS: d.fs}
 	for {
 		err := d.open(v, func(db *pebble.DB) error {
 			levels, err := db.SSTables()
@@ -95,7 +129,7 @@ var missingTable = regexp.MustCompile(`file (\d+) \(type sstable\) unknown`)
 func (d *files) path(name string) string { return d.fs.PathJoin(d.dir, name) }
 
 // open opens the database as v shows it, for f.
-func (d *files) open(v *view, f func(*pebble.DB) error) (err error) {
+func (d *files) open(v vfs.FS, f func(*pebble.DB) error) (err error) {
 	defer func() {
 		if r := recover(); r != nil {
 			err = fmt.Errorf("%v", r)
@@ -127,34 +161,17 @@ func (d *files) table(name string) (*sstable.Reader, error) {
 	return r, nil
 }
 
-// view is a file system without logs and with files that are not there, or one
-// that notes which logs are read.
+// view is a file system without logs and with files that are not there.
 type view struct {
 	vfs.FS
-	hideLogs bool
-	shown    []string
-
-	mu   sync.Mutex
-	logs []string
+	shown []string
 }
 
 // List implements vfs.FS.
 func (v *view) List(dir string) ([]string, error) {
 	names, err := v.FS.List(dir)
-	if v.hideLogs {
-		names = slices.DeleteFunc(names, func(name string) bool { return strings.HasSuffix(name, ".log") })
-	}
+	names = slices.DeleteFunc(names, func(name string) bool { return strings.HasSuffix(name, ".log") })
 	return append(names, v.shown...), err
-}
-
-// Open implements vfs.FS.
-func (v *view) Open(name string, opts ...vfs.OpenOption) (vfs.File, error) {
-	if strings.HasSuffix(name, ".log") {
-		v.mu.Lock()
-		v.logs = append(v.logs, v.PathBase(name))
-		v.mu.Unlock()
-	}
-	return v.FS.Open(name, opts...)
 }
 
 // Unwrap implements vfs.FS.
@@ -172,9 +189,10 @@ func (panicLogger) Fatalf(format string, args ...any) {
 // locked runs f with the directory, which must be a store, locked.
 func locked(dir string, o *Options, f func(*files) error) (err error) {
 	o.EnsureDefaults()
-	if _, exists, err := readVersion(o.FS, dir); err != nil {
-		return err
-	} else if !exists {
+	_, exists, formatErr := readVersion(o.FS, dir)
+	if formatErr != nil && !errors.Is(formatErr, broker.ErrStoreDamaged) {
+		return formatErr
+	} else if formatErr == nil && !exists {
 		return fmt.Errorf("%w in %s", ErrMissing, dir)
 	}
 	l, err := lock(o.FS, dir, true)
@@ -186,6 +204,7 @@ func locked(dir string, o *Options, f func(*files) error) (err error) {
 	if err != nil {
 		return err
 	}
+	d.format = formatErr
 	return f(d)
 }
 
@@ -194,23 +213,21 @@ func locked(dir string, o *Options, f func(*files) error) (err error) {
 // nothing. What the records mean is not looked at.
 func CheckFiles(dir string, o Options, found func(what string)) error {
 	return locked(dir, &o, func(d *files) error {
-		if d.manifest == "" {
-			found("the MANIFEST, which lists the tables, is missing")
-		} else if _, err := checkJournal(d.fs, d.path(d.manifest)); err != nil {
-			found(err.Error())
-		} else if !d.known {
-			found(d.manifest + " cannot be read: which tables are in use is not known")
+		for _, err := range []error{d.format, d.listing, d.logsGone} {
+			if err != nil {
+				found(whatIs(err))
+			}
 		}
 		_, err := d.fs.Stat(d.path(unsyncedFile))
 		holes := err == nil
 		for i, name := range d.logs {
-			j, err := checkJournal(d.fs, d.path(name))
+			j, err := checkJournal(d.fs, d.path(name), nil)
 			last := i == len(d.logs)-1
 			switch {
 			case err != nil && (!last || !holes):
-				found(err.Error())
-			case !last && j.bad >= 0:
-				found(fmt.Sprintf("%s is cut off at byte %d of %d, and there is a newer one", name, j.bad, len(j.data)))
+				found(whatIs(err))
+			case err == nil && !last && !j.closed && j.pos > 0: // one that nothing was written to may have no end
+				found(fmt.Sprintf("%s is cut off at byte %d of %d, and there is a newer one", name, max(j.pos, j.bad), len(j.data)))
 			}
 		}
 		for _, name := range d.tables {
@@ -222,15 +239,25 @@ func CheckFiles(dir string, o Options, found func(what string)) error {
 	})
 }
 
-func (d *files) checkTable(name string) (err error) {
-	defer func() {
-		if err != nil {
-			err = inOneLine(err)
-		}
-	}()
+func (d *files) checkTable(name string) error {
 	r, err := d.table(name)
 	if err != nil {
-		return err
+		return tableError(name, err)
 	}
-	return errors.Join(r.ValidateBlockChecksums(), r.Close())
+	return tableError(name, errors.Join(r.ValidateBlockChecksums(), r.Close()))
+}
+
+// tableError gives an error of pebble's about a table the number of it, which it was
+// not told, and a text of one line.
+func tableError(name string, err error) error {
+	if err == nil {
+		return nil
+	}
+	one := inOneLine(err)
+	return oneLine{strings.ReplaceAll(one.Error(), "000000", strings.TrimSuffix(name, ".sst")), one}
+}
+
+// whatIs is what an error says is damaged.
+func whatIs(err error) string {
+	return strings.TrimPrefix(err.Error(), broker.ErrStoreDamaged.Error()+": ")
 }

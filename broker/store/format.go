@@ -15,6 +15,7 @@ import (
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/vfs"
 
+	"hashplus/broker"
 	"hashplus/broker/record"
 )
 
@@ -29,6 +30,8 @@ const (
 	// unsyncedFile is there while the log is written without an fsync before each
 	// commit is promised. After the loss of power such a log may have holes.
 	unsyncedFile = "UNSYNCED"
+	// logsFile is written by logBook.
+	logsFile = "LOGS"
 	// ControlSocket is where a broker that has the store open takes commands.
 	ControlSocket = "control.sock"
 )
@@ -60,6 +63,9 @@ func readVersion(f vfs.FS, dir string) (version int, ok bool, err error) {
 			// What is left when a first start is interrupted; the root of a file system.
 			return !slices.Contains([]string{"LOCK", pidFile, formatFile + ".new", "lost+found"}, name)
 		}); i >= 0 {
+			if isOurs(names) {
+				return 0, false, fmt.Errorf("%w: the file %s is missing", broker.ErrStoreDamaged, formatFile)
+			}
 			return 0, false, fmt.Errorf("%w: %s is not empty (it has %s) and has no file %s", ErrForeign, dir, names[i], formatFile)
 		}
 		return 0, false, err
@@ -70,15 +76,26 @@ func readVersion(f vfs.FS, dir string) (version int, ok bool, err error) {
 	if err != nil {
 		return 0, false, err
 	}
-	number, isOurs := strings.CutPrefix(string(text), formatText)
+	number, known := strings.CutPrefix(string(text), formatText)
 	version, err = strconv.Atoi(strings.TrimSuffix(number, "\n"))
 	switch {
-	case !isOurs || err != nil || version < 0:
+	case !known || err != nil || version < 0:
+		if names, err := f.List(dir); err == nil && isOurs(names) {
+			return 0, false, fmt.Errorf("%w: the file %s says no version", broker.ErrStoreDamaged, formatFile)
+		}
 		return 0, false, fmt.Errorf("%w: the file %s in %s is not one of hashplus", ErrForeign, formatFile, dir)
 	case version > Version:
 		return 0, false, fmt.Errorf("%s has %w: %d, and this hashplus knows up to %d", dir, ErrNewer, version, Version)
 	}
 	return version, true, nil
+}
+
+// isOurs says whether a directory with these files is a store though its FORMAT says
+// nothing: pebble's files are in it, and one that only a broker makes beside them.
+func isOurs(names []string) bool {
+	return slices.Contains(names, pidFile) && slices.ContainsFunc(names, func(name string) bool {
+		return isTable(name) || strings.HasSuffix(name, ".log") || strings.HasPrefix(name, "MANIFEST-")
+	})
 }
 
 // writeVersion makes the store in dir one of version v, durably.

@@ -45,6 +45,7 @@ type guard struct {
 	dirtied  chan struct{} // a lazy file has become dirty
 
 	damages damages // what pebble has told of, and reads have come to
+	book    logBook
 
 	// copies is the directory that Checkpoint writes to, if it does: another disk,
 	// maybe, whose errors are not the store's.
@@ -248,6 +249,7 @@ func (g *guard) create(f *vfs.File, name string, category vfs.DiskWriteCategory)
 
 // ReuseForWrite implements vfs.FS.
 func (g *guard) ReuseForWrite(from, to string, category vfs.DiskWriteCategory) (f vfs.File, err error) {
+	g.book.letGo(g, from)
 	err = g.change("reuse "+path.Base(from)+" as", to, func() error {
 		f, err = g.FS.ReuseForWrite(from, to, category)
 		return g.track(&f, to, err)
@@ -297,6 +299,9 @@ func (g *guard) Link(from, to string) error {
 
 // Remove implements vfs.FS.
 func (g *guard) Remove(name string) error {
+	if g.isLog(name) {
+		g.book.letGo(g, name)
+	}
 	return g.change("remove", name, func() error { return g.FS.Remove(name) }, func() error {
 		_ = g.shadow.Remove(g.PathBase(name)) // it is there if it was made in the shadow
 		return nil

@@ -7,6 +7,7 @@ import (
 	"hash/crc32"
 	"io/fs"
 	"path"
+	"slices"
 	"strings"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
@@ -31,8 +32,9 @@ type journal struct {
 	data []byte
 	log  uint32 // its number, 0 for a MANIFEST
 
-	pos int // of the next record
-	bad int // where something is not a chunk; -1 if nothing has been found
+	pos    int  // of the next record
+	bad    int  // where something is not a chunk; -1 if nothing has been found
+	closed bool // it is a log, and its end is there that it gets when the next one is begun
 }
 
 const (
@@ -132,7 +134,8 @@ func (j *journal) chunk(p int) (c chunk, s chunkState) {
 		case kind < kindsLog || kind >= kindsEnd || len(rest) < chunkHeader+4:
 			return c, chunkBad
 		case binary.LittleEndian.Uint32(rest[7:]) == j.log+1:
-			return c, chunkEnd // so a log that was closed ends
+			j.closed = true
+			return c, chunkEnd
 		case binary.LittleEndian.Uint32(rest[7:]) != j.log:
 			return c, chunkBad
 		}
@@ -223,18 +226,19 @@ func chunkChecksum(p []byte) uint32 {
 	return (c>>15 | c<<17) + 0xa282ead8
 }
 
-// checkJournals fails if the MANIFEST or the newest log of dir is damaged
-// elsewhere than at its end. With holes, the log was written without fsyncs, and
-// is cut at the first hole instead; cut says so.
+// checkJournals fails if the MANIFEST or the newest log of dir is damaged elsewhere
+// than at its end, or if one of them is missing. With holes, the log was written
+// without fsyncs, and is cut at the first hole instead; cut says so.
 func checkJournals(f vfs.FS, dir string, holes bool) (cut string, err error) {
-	manifest, err := atomicfs.ReadMarker(f, dir, "manifest")
-	if err != nil || manifest == "" {
-		return "", err // pebble knows what to say, or makes a new one
+	list, err := readLogs(f, dir)
+	if err != nil {
+		return "", err
 	}
-	switch _, err := checkJournal(f, f.PathJoin(dir, manifest)); {
-	case errors.Is(err, fs.ErrNotExist):
-		return "", fmt.Errorf("%w: %s, which lists the tables, is missing", broker.ErrStoreDamaged, manifest)
-	case err != nil:
+	_, wanted, err := checkManifest(f, dir, list)
+	if err == nil {
+		err = list.missing(f, dir, wanted)
+	}
+	if err != nil {
 		return "", err
 	}
 	logs, err := wal.Scan(wal.Dir{FS: f, Dirname: dir})
@@ -242,21 +246,81 @@ func checkJournals(f vfs.FS, dir string, holes bool) (cut string, err error) {
 		return "", err
 	}
 	_, name := logs[len(logs)-1].SegmentLocation(0)
-	j, err := checkJournal(f, name)
+	j, err := checkJournal(f, name, nil)
 	if err == nil || !holes || !errors.Is(err, broker.ErrStoreDamaged) {
 		return "", err
 	}
 	return fmt.Sprintf("%s at byte %d of %d", path.Base(name), j.pos, len(j.data)), replaceFile(f, dir, name, j.data[:j.pos])
 }
 
-// checkJournal reads all of a journal.
-func checkJournal(f vfs.FS, name string) (*journal, error) {
+// checkManifest fails if the MANIFEST of dir is missing, is damaged elsewhere than
+// at its end, or lacks its end. wanted is the number from which on it wants logs.
+// name is empty in a directory in which pebble has nothing yet.
+func checkManifest(f vfs.FS, dir string, list logList) (name string, wanted int, err error) {
+	name, err = atomicfs.ReadMarker(f, dir, "manifest")
+	if err != nil {
+		return "", 0, err
+	}
+	if name == "" {
+		names, err := f.List(dir)
+		if list.gone > 0 || len(list.there) > 0 ||
+			slices.ContainsFunc(names, func(name string) bool { return isTable(name) || strings.HasSuffix(name, ".log") }) {
+			// pebble would make a new one, and remove what that does not list.
+			err = fmt.Errorf("%w: the file marker.manifest.*, which names the MANIFEST, is missing", broker.ErrStoreDamaged)
+		}
+		return "", 0, err
+	}
+	if _, err = checkJournal(f, f.PathJoin(dir, name), func(record []byte) {
+		if n, ok := logWanted(record); ok {
+			wanted = n
+		}
+	}); errors.Is(err, fs.ErrNotExist) {
+		err = fmt.Errorf("%w: %s, which lists the tables, is missing", broker.ErrStoreDamaged, name)
+	}
+	if err == nil {
+		err = list.contradicts(name, wanted)
+	}
+	return name, wanted, err
+}
+
+// logWanted is the number from which on logs are wanted, if a record of a MANIFEST
+// changes it. It stands before the tables in it.
+func logWanted(record []byte) (n int, ok bool) {
+	const ( // tags of what may be before it
+		tagComparer  = 1
+		tagLogNumber = 2
+	)
+	for {
+		tag, k := binary.Uvarint(record)
+		if k <= 0 || tag != tagComparer && tag != tagLogNumber {
+			return 0, false
+		}
+		number, m := binary.Uvarint(record[k:])
+		if m <= 0 || tag == tagComparer && number > uint64(len(record)-k-m) {
+			return 0, false
+		}
+		if tag == tagLogNumber {
+			return int(number), true
+		}
+		record = record[k+m+int(number):]
+	}
+}
+
+// checkJournal reads all of a journal, and calls each, if it is not nil, for every
+// record up to the end or what is bad.
+func checkJournal(f vfs.FS, name string, each func(record []byte)) (*journal, error) {
 	j, err := openJournal(f, name)
 	if err != nil {
 		return nil, fmt.Errorf("cannot read %s: %w", f.PathBase(name), err)
 	}
-	for ok := true; ok; {
-		_, ok = j.next()
+	for {
+		record, ok := j.next()
+		if !ok {
+			break
+		}
+		if each != nil {
+			each(record)
+		}
 	}
 	if j.damaged() {
 		return j, fmt.Errorf("%w: %s is damaged at byte %d of %d, before what had been durable",

@@ -135,6 +135,9 @@ func openPebble(dir string, g *guard, o *Options) (in instance, err error) {
 	if err := prepareLog(dir, g, o); err != nil {
 		return in, err
 	}
+	if err := g.book.begin(g, dir); err != nil {
+		return in, err
+	}
 	if err := roomToOpen(dir, g, o); err != nil {
 		return in, err
 	}
@@ -177,12 +180,18 @@ func openReadOnly(dir string, version int, g *guard, o *Options, l *pebble.Lock)
 	return instance{db, l, version}, nil
 }
 
+// errNoFormatMarker is pebble's complaint about it.
+var errNoFormatMarker = fmt.Errorf("%w: the file marker.format-version.* is missing", broker.ErrStoreDamaged)
+
 // damageOf is the error for what pebble.Open could not do, other than to read or
 // write a file.
 func damageOf(err error) error {
 	var path *fs.PathError
 	if errors.As(err, &path) && !errors.Is(err, fs.ErrNotExist) {
 		return err
+	}
+	if errors.Is(err, pebble.ErrDBNotPristine) {
+		return errNoFormatMarker
 	}
 	if details := crdb.FlattenDetails(err); details != "" {
 		err = fmt.Errorf("%w (%s)", err, details)

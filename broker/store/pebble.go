@@ -29,6 +29,11 @@ func pebbleOptions(g *guard, o *Options) *pebble.Options {
 			DataCorruption: func(info pebble.DataCorruptionInfo) {
 				g.damages.found(info.Path, info.Details, o.Logger)
 			},
+			WALCreated: func(info pebble.WALCreateInfo) {
+				if info.Err == nil {
+					g.book.made(g, int(info.FileNum))
+				}
+			},
 			BackgroundError: func(err error) {
 				if !pebble.IsCorruptionError(err) {
 					_ = g.poison(fmt.Errorf("in the background: %w", err)) // the first error counts

@@ -30,9 +30,7 @@ func Salvage(src, dst string, o Options, lost func(what string)) (keys int, err 
 	}
 	err = locked(src, &o, func(d *files) error {
 		s := &salvage{files: d, lost: lost, newest: map[string]version{}}
-		if !d.known {
-			lost("the list of the tables cannot be read; all that are there were taken, so what had been deleted may be there again")
-		}
+		s.preamble()
 		s.read()
 		s.applyRanges()
 		out, err := Open(dst, Options{FS: o.FS, Logger: o.Logger})
@@ -49,6 +47,26 @@ func Salvage(src, dst string, o Options, lost func(what string)) (keys int, err 
 		return nil
 	})
 	return keys, err
+}
+
+// preamble says what is wrong with the files of which there is one, and takes all
+// tables if it is not certain which of them count.
+func (s *salvage) preamble() {
+	if s.format != nil {
+		s.lost(fmt.Sprintf("%s; the records were taken to be of format %d", whatIs(s.format), Version))
+	}
+	if s.listing != nil {
+		s.lost(whatIs(s.listing) + "; all tables that are there were taken, so what had been deleted or changed may be there as it was")
+	}
+	if s.logsGone != nil {
+		s.lost(whatIs(s.logsGone))
+	}
+	if s.listing == nil && slices.ContainsFunc(s.tables, func(name string) bool {
+		_, err := s.fs.Stat(s.path(name))
+		return errors.Is(err, fs.ErrNotExist)
+	}) {
+		s.tables = append(s.tables, s.unlisted...) // the latest changes of the list may be lost, too
+	}
 }
 
 // salvage puts together what is in tables and logs.
@@ -138,25 +156,30 @@ func (s *salvage) each(lost func(string), f entry) {
 	for _, name := range s.tables {
 		s.readTable(name, lost, f)
 	}
-	for _, name := range s.logs {
-		s.readLog(name, lost, f)
+	for i, name := range s.logs {
+		s.readLog(name, i == len(s.logs)-1, lost, f)
 	}
 }
 
 // readLog goes on behind what is damaged with the next block.
-func (s *salvage) readLog(name string, lost func(string), f entry) {
+func (s *salvage) readLog(name string, newest bool, lost func(string), f entry) {
 	j, err := openJournal(s.fs, s.path(name))
 	if err != nil {
 		lost(fmt.Sprintf("%s: %v", name, err))
 		return
 	}
+	some, end := false, 0
 	for {
 		repr, ok := j.next()
 		if ok {
+			some, end = true, j.pos
 			readBatch(repr, f)
 			continue
 		}
 		if j.bad < 0 {
+			if !newest && !j.closed && some {
+				lost(fmt.Sprintf("%s: what was behind byte %d", name, end))
+			}
 			return
 		}
 		if j.damaged() {
@@ -196,12 +219,12 @@ func (j *journal) skip() {
 func (s *salvage) readTable(name string, lost func(string), f entry) {
 	r, err := s.table(name)
 	if err != nil {
-		lost(fmt.Sprintf("%s, all of it: %v", name, err))
+		lost(fmt.Sprintf("%s, all of it: %v", name, tableError(name, err)))
 		return
 	}
 	defer r.Close() //nolint:errcheck // it was only read
 	if err := rangeDeletions(r, f); err != nil {
-		lost(fmt.Sprintf("%s, which ranges it deletes: %v", name, err))
+		lost(fmt.Sprintf("%s, which ranges it deletes: %v", name, tableError(name, err)))
 	}
 	from := []byte{}
 	for from != nil {
@@ -213,7 +236,7 @@ func (s *salvage) readTable(name string, lost func(string), f entry) {
 			last = from
 		}
 		from = readableAfter(r, last)
-		lost(fmt.Sprintf("%s, %s: %v", name, between(last, from), inOneLine(err)))
+		lost(fmt.Sprintf("%s, %s: %v", name, between(last, from), tableError(name, err)))
 	}
 }
 

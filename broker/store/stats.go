@@ -5,6 +5,7 @@ type Stats struct {
 	Levels []Level // from the newest to the oldest; those that are empty are left out
 	Tables uint64  // bytes of all tables in use
 	Log    uint64  // bytes of the logs in use
+	Spare  uint64  // bytes of logs that are kept to be used again
 	Disk   uint64  // bytes of all files, also of those that are about to be removed
 	Free   uint64  // bytes that the file system has left
 }
@@ -25,7 +26,7 @@ func (d *Disk) Stats() (s Stats, err error) {
 				s.Levels = append(s.Levels, Level{i, int(l.TablesCount), l.TablesSize})
 			}
 		}
-		s.Tables, s.Log, s.Disk = uint64(m.Total().TablesSize), m.WAL.Size, d.size()
+		s.Tables, s.Log, s.Spare, s.Disk = uint64(m.Total().TablesSize), m.WAL.Size, m.WAL.ObsoletePhysicalSize, d.size()
 		s.Free, err = d.Free()
 		return err
 	})

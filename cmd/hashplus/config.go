@@ -60,7 +60,7 @@ type configuration struct {
 	MaxInflight       int       `group:"Limits" default:"1024" help:"QoS 1 and 2 messages on the way to one client."`
 	MaxQueuedMessages int       `group:"Limits" default:"10000" help:"Messages that wait in one session, beside those in flight."`
 	MaxQueuedBytes    Size      `group:"Limits" default:"16MiB" help:"Bytes of messages that wait in one session."`
-	QueueFull         queueFull `group:"Limits" default:"drop-newest" placeholder:"POLICY" help:"When a session's queue is full: drop-newest, drop-oldest or disconnect."`
+	QueueFull         queueFull `group:"Limits" default:"drop-newest" placeholder:"POLICY" help:"When a session's queue is full: drop-newest, drop-oldest, or disconnect, which ends the session, also an absent client's, with all that is queued."`
 	MaxSubscriptions  int       `group:"Limits" default:"10000" help:"Subscriptions of one session."`
 	MaxTopicLevels    int       `group:"Limits" default:"128" help:"Levels of a topic name or filter."`
 	MaxTopicLength    int       `group:"Limits" default:"4096" help:"Bytes of a topic name or filter."`

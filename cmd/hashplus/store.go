@@ -319,7 +319,7 @@ func (c *storeStatsCommand) Run(env *environment) error {
 	for _, l := range s.Disk.Levels {
 		fmt.Fprintf(w, "%d\t%d\t tables of level %d\n", l.Tables, l.Bytes, l.Number)
 	}
-	fmt.Fprintf(w, "\t%d\t log\n\t%d\t all files\n\t%d\t free\n", s.Disk.Log, s.Disk.Disk, s.Disk.Free)
+	fmt.Fprintf(w, "\t%d\t log\n\t%d\t logs kept to be used again\n\t%d\t all files\n\t%d\t free\n", s.Disk.Log, s.Disk.Spare, s.Disk.Disk, s.Disk.Free)
 	return w.Flush()
 }
 

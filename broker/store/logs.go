@@ -1,0 +1,200 @@
+package store
+
+import (
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"io/fs"
+	"maps"
+	"path"
+	"slices"
+	"strings"
+	"sync"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
+	"github.com/cockroachdb/pebble/v2/wal"
+
+	"hashplus/broker"
+)
+
+// logList says which logs there are, in the file LOGS beside them. pebble knows from
+// its MANIFEST only from which number on it has to read logs: that one of them is
+// missing it does not notice, nor that the MANIFEST has lost its latest records, as
+// long as the tables that are left in it are there.
+//
+// The file is not made durable, so after a loss of power it may be an older one, or
+// unreadable, which counts as none. An older one is right as well: what it says must
+// be so is so for good.
+type logList struct {
+	gone   int            // logs up to this number are in tables, and were let go: the MANIFEST must not want them
+	there  []int          // logs that were made, durably; those of them that the MANIFEST wants must be there
+	closed map[int]uint64 // sizes of those of them that nothing more is written to
+}
+
+const logsText = "hashplus logs\n"
+
+// encode is the list as text, with a checksum.
+func (l *logList) encode() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%sgone %d\n", logsText, l.gone)
+	for _, n := range l.there {
+		if size, ok := l.closed[n]; ok {
+			fmt.Fprintf(&b, "closed %d %d\n", n, size)
+		} else {
+			fmt.Fprintf(&b, "there %d\n", n)
+		}
+	}
+	return fmt.Sprintf("%ssum %08x\n", b.String(), crc32.Checksum([]byte(b.String()), castagnoli))
+}
+
+// decodeLogs reads what encode wrote; ok is false for anything else.
+func decodeLogs(text string) (l logList, ok bool) {
+	at := strings.LastIndex(text, "sum ")
+	if at < 0 || text[at:] != fmt.Sprintf("sum %08x\n", crc32.Checksum([]byte(text[:at]), castagnoli)) {
+		return l, false
+	}
+	lines, ours := strings.CutPrefix(text[:at], logsText)
+	l.closed = map[int]uint64{}
+	for line := range strings.Lines(lines) {
+		var n int
+		var size uint64
+		switch {
+		case scan(line, "gone %d\n", &l.gone):
+		case scan(line, "there %d\n", &n):
+			l.there = append(l.there, n)
+		case scan(line, "closed %d %d\n", &n, &size):
+			l.there = append(l.there, n)
+			l.closed[n] = size
+		}
+	}
+	return l, ours
+}
+
+func scan(line, format string, to ...any) bool {
+	n, err := fmt.Sscanf(line, format, to...)
+	return err == nil && n == len(to)
+}
+
+// readLogs is the list of dir. Where there is none that can be read, an empty one
+// stands for it, which says nothing.
+func readLogs(f vfs.FS, dir string) (l logList, err error) {
+	text, err := readFile(f, f.PathJoin(dir, logsFile))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return l, err
+	}
+	l, ok := decodeLogs(string(text))
+	if !ok {
+		l = logList{closed: map[int]uint64{}}
+	}
+	return l, nil
+}
+
+// contradicts fails if the MANIFEST wants logs from number wanted on, and some of
+// these were let go: it had said more.
+func (l *logList) contradicts(manifest string, wanted int) error {
+	if l.gone > 0 && wanted <= l.gone {
+		return fmt.Errorf("%w: %s lacks its latest records, so tables that it does not list are needed", broker.ErrStoreDamaged, manifest)
+	}
+	return nil
+}
+
+// missing fails if a log from number wanted on is not in dir, or is shorter than it was.
+func (l *logList) missing(f vfs.FS, dir string, wanted int) error {
+	for _, n := range l.there {
+		if n < wanted {
+			continue
+		}
+		name := logName(n)
+		info, err := f.Stat(f.PathJoin(dir, name))
+		switch size := l.closed[n]; {
+		case errors.Is(err, fs.ErrNotExist):
+			return fmt.Errorf("%w: %s is missing", broker.ErrStoreDamaged, name)
+		case err != nil:
+			return err
+		case uint64(info.Size()) < size:
+			return fmt.Errorf("%w: %s has %d bytes; it had %d when it was closed", broker.ErrStoreDamaged, name, info.Size(), size)
+		}
+	}
+	return nil
+}
+
+func logName(n int) string { return fmt.Sprintf("%06d.log", n) }
+
+// logBook keeps the list while the store is open. Any goroutine.
+type logBook struct {
+	mu     sync.Mutex // held while the list is written, which waits for no fsync
+	dir    string     // empty where no list is kept
+	list   logList
+	newest int // of those that were made since begin
+}
+
+// begin keeps a list in dir from now on, which goes on from the one that is there.
+func (b *logBook) begin(f vfs.FS, dir string) error {
+	list, err := readLogs(f, dir)
+	if err != nil {
+		return err
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.dir, b.list, b.newest = dir, list, 0
+	return nil
+}
+
+// made notes that the log of that number is there, durably.
+func (b *logBook) made(g *guard, n int) {
+	b.change(g, func(l *logList) {
+		b.noteSize(g, l) // it was closed, and is durable, before this one was made
+		b.newest = n
+		if !slices.Contains(l.there, n) {
+			l.there = append(l.there, n)
+		}
+	})
+}
+
+// letGo notes that the log called name is not needed any more. It comes before the
+// log is removed or used again.
+func (b *logBook) letGo(g *guard, name string) {
+	n, _, ok := wal.ParseLogFilename(path.Base(name))
+	if !ok {
+		return
+	}
+	b.change(g, func(l *logList) {
+		l.gone = max(l.gone, int(n))
+		l.there = slices.DeleteFunc(l.there, func(n int) bool { return n <= l.gone })
+		maps.DeleteFunc(l.closed, func(n int, _ uint64) bool { return n <= l.gone })
+	})
+}
+
+// close notes that the newest log has been closed.
+func (b *logBook) close(g *guard) {
+	b.change(g, func(l *logList) { b.noteSize(g, l) })
+}
+
+// noteSize notes what the newest log has come to: nothing more is written to it, ever.
+func (b *logBook) noteSize(g *guard, l *logList) {
+	if !slices.Contains(l.there, b.newest) {
+		return
+	}
+	if info, err := g.Stat(g.PathJoin(b.dir, logName(b.newest))); err == nil {
+		l.closed[b.newest] = uint64(info.Size())
+	}
+}
+
+// change writes the list anew after f has changed it. An error poisons the store.
+func (b *logBook) change(g *guard, f func(*logList)) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.dir == "" || g.fault() != nil {
+		return
+	}
+	f(&b.list)
+	name := g.PathJoin(b.dir, logsFile)
+	file, err := g.Create(name+".new", vfs.WriteCategoryUnspecified)
+	if err == nil {
+		_, err = file.Write([]byte(b.list.encode()))
+		err = errors.Join(err, file.Close())
+	}
+	if err == nil {
+		_ = g.Rename(name+".new", name) // an error has poisoned the store
+	}
+}
