@@ -163,8 +163,10 @@ func (c *client) judged(v verdict) {
 func authError(err error) error {
 	var r *Refusal
 	switch {
-	case errors.As(err, &r) && r.Cause != nil:
-		return &withheld{r.Reason, errors.New(r.Detail + ": " + r.Cause.Error())}
+	case errors.As(err, &r) && r.Cause != nil && r.Detail != "":
+		return &withheld{r.Reason, fmt.Errorf("%s: %w", r.Detail, r.Cause)}
+	case r != nil && r.Cause != nil:
+		return &withheld{r.Reason, r.Cause}
 	case r != nil:
 		return &wire.Error{Reason: r.Reason, Detail: r.Detail}
 	}

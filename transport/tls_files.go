@@ -86,11 +86,25 @@ func newCredentials(spec TLS, websocket bool, name string, log *slog.Logger) (*c
 }
 
 // Check reads all files, as a listener with t would, and says what is wrong with
-// them.
-func (t *TLS) Check() error {
-	_, err := newCredentials(*t, false, "", slog.New(slog.DiscardHandler))
+// them: an error of a file is a TLSFileError. What is only unwise log is told, as of
+// the listener with that name.
+func (t *TLS) Check(listener string, log *slog.Logger) error {
+	_, err := newCredentials(*t, false, listener, log)
 	return err
 }
+
+// TLSFileError is what is wrong with a file of TLS. It says what the file is for:
+// cert, key, client-ca or crl.
+type TLSFileError struct {
+	For string
+	Err error // names the file
+}
+
+// Error is that of Err.
+func (e *TLSFileError) Error() string { return e.Err.Error() }
+
+// Unwrap is Err.
+func (e *TLSFileError) Unwrap() error { return e.Err }
 
 // reread reads the files, those that have not changed only with force set. The
 // identity is nil if there is nothing new. It is not in force yet.
@@ -141,7 +155,7 @@ func (c *credentials) read() (*identity, error) {
 	}
 	cas, err := certificatesOf(c.spec.ClientCA)
 	if err != nil {
-		return nil, err
+		return nil, &TLSFileError{"client-ca", err}
 	}
 	id.config.ClientCAs = x509.NewCertPool()
 	id.roots = map[chainKey]struct{}{}
@@ -152,7 +166,7 @@ func (c *credentials) read() (*identity, error) {
 	id.revoked = map[chainKey]struct{}{}
 	for _, path := range c.spec.CRL {
 		if err := c.readCRL(path, cas, id.revoked); err != nil {
-			return nil, err
+			return nil, &TLSFileError{"crl", err}
 		}
 	}
 	// Called for resumed sessions as well.
@@ -164,7 +178,7 @@ func (c *credentials) read() (*identity, error) {
 func (c *credentials) pair(p KeyPair) (tls.Certificate, error) {
 	info, err := os.Stat(p.Key)
 	if err != nil {
-		return tls.Certificate{}, err
+		return tls.Certificate{}, &TLSFileError{"key", err}
 	}
 	if mode := info.Mode().Perm(); mode&0o007 != 0 || mode&0o020 != 0 {
 		c.log.Warn("a key can be read or changed by other users of this machine",
@@ -173,10 +187,12 @@ func (c *credentials) pair(p KeyPair) (tls.Certificate, error) {
 	pair, err := tls.LoadX509KeyPair(p.Cert, p.Key)
 	var at *fs.PathError
 	switch {
-	case errors.As(err, &at):
-		return pair, err // it names the file
+	case errors.As(err, &at) && at.Path == p.Key:
+		return pair, &TLSFileError{"key", err}
+	case at != nil:
+		return pair, &TLSFileError{"cert", err}
 	case err != nil:
-		return pair, fmt.Errorf("%s with %s: %w", p.Cert, p.Key, err)
+		return pair, &TLSFileError{"cert", fmt.Errorf("%s with %s: %w", p.Cert, p.Key, err)}
 	}
 	switch now := time.Now(); {
 	case now.Before(pair.Leaf.NotBefore):

@@ -725,7 +725,7 @@ func TestTLS_CheckNamesTheFile(t *testing.T) {
 		{TLS{Certificates: []KeyPair{a}, ClientAuth: ClientAuthRequired, ClientCA: a.Key}, []string{a.Key, "no certificate"}},
 		{TLS{Certificates: []KeyPair{a}, ClientAuth: ClientAuthRequired, ClientCA: a.Cert, CRL: []string{b.Cert}}, []string{b.Cert, "revocation list"}},
 	} {
-		err := test.tls.Check()
+		err := test.tls.Check("", slog.New(slog.DiscardHandler))
 		for _, want := range test.want {
 			if err == nil || !strings.Contains(err.Error(), want) {
 				t.Errorf("%v does not say %q", err, want)

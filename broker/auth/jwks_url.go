@@ -154,12 +154,12 @@ func (u *KeyURL) fetched(keys Keys, err error) (got func()) {
 	case u.ctx.Err() != nil:
 	case err != nil:
 		if !u.failing { // once, not for each attempt
-			u.log.Error("the keys of tokens cannot be had; those that are known stay in use", "url", redactURL(u.url), "keys", len(u.keys), "cause", err)
+			u.log.Error("the keys of tokens cannot be had; those that are known stay in use", "url", RedactURL(u.url), "keys", len(u.keys), "cause", err)
 		}
 		u.failing = true
 	default:
 		if u.failing || len(u.keys) == 0 {
-			u.log.Info("got the keys of tokens", "url", redactURL(u.url), "keys", len(keys))
+			u.log.Info("got the keys of tokens", "url", RedactURL(u.url), "keys", len(keys))
 		}
 		u.failing = false
 		u.keys = keys
@@ -253,13 +253,16 @@ func loopback(host string) bool {
 	return host == "localhost" || err == nil && a.IsLoopback()
 }
 
-// redactURL is raw as it may stand in a log: without its query.
-func redactURL(raw string) string {
+// RedactURL is raw as it may be shown: without what its query says.
+func RedactURL(raw string) string {
 	u, err := url.Parse(raw)
 	if err != nil {
 		return "(malformed)"
 	}
-	u.User, u.RawQuery, u.Fragment = nil, "", ""
+	if u.RawQuery != "" {
+		u.RawQuery = "..."
+	}
+	u.User, u.Fragment = nil, ""
 	return u.String()
 }
 

@@ -14,6 +14,7 @@ import (
 // puts what they say into o. What is only unwise it tells log. Nothing runs yet;
 // see liveAuthentication.
 func (c *configuration) access(o *broker.Options, log *slog.Logger) (*authentication, error) {
+	c.warn(log)
 	a, err := c.newAuthentication(nil, log)
 	if err != nil {
 		return nil, err
@@ -22,6 +23,28 @@ func (c *configuration) access(o *broker.Options, log *slog.Logger) (*authentica
 	o.ReadData = auth.ReadClaims
 	o.Authorizer, err = c.permissions(log)
 	return a, err
+}
+
+// warnOfFiles tells log what is unwise about the files of TLS. A broker that serves
+// is told by the listeners.
+func (c *configuration) warnOfFiles(log *slog.Logger) {
+	for i := range c.Listeners {
+		if l := &c.Listeners[i]; l.withTLS() {
+			if spec, err := l.spec(); err == nil {
+				_ = spec.Check(l.url(), log) // finish has looked at it
+			}
+		}
+	}
+}
+
+// warn tells log what of the listeners is allowed, and unwise.
+func (c *configuration) warn(log *slog.Logger) {
+	for i := range c.Listeners {
+		l := &c.Listeners[i]
+		if n := everybody(l.TrustedProxies); n != "" {
+			log.Warn("everybody is taken for a trusted proxy, and can give any address for its own", "listener", l.url(), "network", n)
+		}
+	}
 }
 
 // liveAuthentication starts the work of what access has made, and registers it for

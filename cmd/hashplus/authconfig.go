@@ -2,6 +2,7 @@ package main
 
 import (
 	"slices"
+	"strings"
 	"time"
 
 	"hashplus/broker/auth"
@@ -71,17 +72,35 @@ func (c *configuration) checkAuth(fault func(key, format string, args ...any)) {
 			fault(claim.key, "is empty")
 		}
 	}
+	c.checkUse(fault)
 	c.checkTokenSources(fault)
 }
 
+// checkUse finds settings of methods that are not there: who sets one thinks that
+// clients are held to it.
+func (c *configuration) checkUse(fault func(key, format string, args ...any)) {
+	tokens := len(c.JWTKeys)+len(c.JWTSecret) > 0 || c.JWTJWKSURL != ""
+	for _, key := range changed(&c.authConfig) {
+		switch {
+		case strings.HasPrefix(key, "jwt-jwks-") && c.JWTJWKSURL == "":
+			fault(key, "is set, but keys are not fetched: jwt-jwks-url is empty")
+		case strings.HasPrefix(key, "jwt-") && !tokens:
+			fault(key, "is set, but tokens are not taken: there is none of jwt-keys, jwt-secret and jwt-jwks-url to check them by")
+		case strings.HasPrefix(key, "auth-http-") && c.AuthHTTPURL == "":
+			fault(key, "is set, but no server is asked: auth-http-url is empty")
+		}
+	}
+}
+
 // checkAuthRanges holds the numbers to what makes sense.
-func (c *configuration) checkAuthRanges(within func(key string, v, lo, hi int64), atLeast func(key string, v, lo Duration)) {
-	atLeast("jwt-jwks-refresh", c.JWTJWKSRefresh, Duration(time.Second))
-	atLeast("jwt-clock-skew", c.JWTClockSkew, 0)
-	atLeast("auth-http-timeout", c.AuthHTTPTimeout, Duration(time.Millisecond))
+func (c *configuration) checkAuthRanges(within func(key string, v, lo, hi int64), between func(key string, v, lo, hi Duration)) {
+	// What is revoked, or has ended, is let in for that much longer.
+	between("jwt-jwks-refresh", c.JWTJWKSRefresh, Duration(time.Second), Duration(24*time.Hour))
+	between("jwt-clock-skew", c.JWTClockSkew, 0, Duration(10*time.Minute))
+	between("auth-http-timeout", c.AuthHTTPTimeout, Duration(time.Millisecond), Duration(time.Minute))
 	within("auth-http-concurrency", int64(c.AuthHTTPConcurrency), 1, 64) // the broker asks for no more clients at once
-	atLeast("auth-http-cache", c.AuthHTTPCache, 0)
-	atLeast("auth-http-cache-refused", c.AuthHTTPCacheRefused, 0)
+	between("auth-http-cache", c.AuthHTTPCache, 0, Duration(24*time.Hour))
+	between("auth-http-cache-refused", c.AuthHTTPCacheRefused, 0, Duration(24*time.Hour))
 	within("auth-http-cache-size", int64(c.AuthHTTPCacheSize), 1, 1_000_000)
 }
 

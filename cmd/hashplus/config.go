@@ -1,13 +1,15 @@
 package main
 
 import (
+	"encoding"
 	"errors"
 	"fmt"
 	"math"
-	"net"
 	"os"
+	"reflect"
 	"strings"
 	"time"
+	"unicode"
 
 	"hashplus/broker"
 )
@@ -90,6 +92,47 @@ func (q *queueFull) UnmarshalText(b []byte) error { return (*broker.QueueFull)(q
 // MarshalText writes a policy.
 func (q queueFull) MarshalText() ([]byte, error) { return broker.QueueFull(q).MarshalText() }
 
+// changed are the keys of a part of the configuration, a pointer to a struct, whose
+// values are not the defaults.
+func changed(part any) (keys []string) {
+	v := reflect.ValueOf(part).Elem()
+	for i := range v.NumField() {
+		f := v.Type().Field(i)
+		key := f.Tag.Get("name")
+		if key == "" {
+			key = kebab(f.Name)
+		}
+		if textOf(v.Field(i)) != f.Tag.Get("default") && !(v.Field(i).IsZero() && f.Tag.Get("default") == "") {
+			keys = append(keys, key)
+		}
+	}
+	return keys
+}
+
+// kebab is a field's name as its flag's: max-publish-rate for MaxPublishRate.
+func kebab(name string) string {
+	var b strings.Builder
+	for i, r := range name {
+		if unicode.IsUpper(r) && i > 0 {
+			b.WriteByte('-')
+		}
+		b.WriteRune(unicode.ToLower(r))
+	}
+	return b.String()
+}
+
+// textOf is a value as it stands in a default tag.
+func textOf(v reflect.Value) string {
+	if list, ok := v.Interface().([]string); ok {
+		return strings.Join(list, ",")
+	}
+	if m, ok := v.Interface().(encoding.TextMarshaler); ok {
+		text, _ := m.MarshalText() // ours do not fail
+		return string(text)
+	}
+	return fmt.Sprint(v.Interface())
+}
+
 // finish resolves the listeners and validates everything. It reports all faults
 // at once, each with its key; after it listeners holds every listener and
 // AllowAnonymous is set.
@@ -118,25 +161,58 @@ func (c *configuration) finish() error {
 		c.Listeners = append(c.Listeners, listenerConfig{key: "unix", Network: "unix", Address: path})
 	}
 	c.WS, c.TCP, c.WSS, c.TLS, c.Unix = nil, nil, nil, nil, nil
-	seen := map[string]bool{}
 	for i := range c.Listeners {
-		l := &c.Listeners[i]
-		if err := l.finish(c); err != nil {
+		if err := c.Listeners[i].finish(c); err != nil {
 			faults = append(faults, err)
-			continue
-		}
-		if at := l.Network + " " + l.Address; seen[at] && !strings.HasSuffix(at, ":0") {
-			fault(l.key, "%s is listened on twice", l.url())
-		} else {
-			seen[at] = true
 		}
 	}
+	c.checkAddresses(fault)
+	c.proxyConfig.check(c.Listeners, fault)
 	c.tlsConfig.check(c.Listeners, fault)
 	c.protection.check(fault)
 	c.durability.check(fault)
 	c.checkAccess(fault)
 	c.checkRanges(fault)
-	return errors.Join(faults...)
+	return errors.Join(onlyOnce(faults)...)
+}
+
+// onlyOnce leaves out faults that say the same: listeners share settings.
+func onlyOnce(faults []error) (once []error) {
+	said := map[string]bool{}
+	for _, f := range faults {
+		if !said[f.Error()] {
+			once = append(once, f)
+		}
+		said[f.Error()] = true
+	}
+	return once
+}
+
+// checkAddresses finds sockets that are listened on twice.
+func (c *configuration) checkAddresses(fault func(key, format string, args ...any)) {
+	taken := map[string]string{} // the keys by address
+	take := func(key, address string) {
+		switch first, ok := taken[address]; {
+		case strings.HasSuffix(address, ":0"):
+		case ok && first != key:
+			fault(key, "%s is listened on twice, by %s too", address, first)
+		case ok:
+			fault(key, "%s is listened on twice", address)
+		default:
+			taken[address] = key
+		}
+	}
+	for i := range c.Listeners {
+		take(c.Listeners[i].key, c.Listeners[i].Address)
+	}
+	if c.Health == "" {
+		return
+	}
+	if err := checkAddress(c.Health); err != nil {
+		fault("health", "%v", err)
+		return
+	}
+	take("health", c.Health)
 }
 
 // checkAccess settles who may connect without a name.
@@ -195,11 +271,6 @@ func (c *configuration) checkRanges(fault func(key, format string, args ...any))
 	if c.WSPath != "" && !strings.HasPrefix(c.WSPath, "/") {
 		fault("ws-path", "%q does not begin with /", c.WSPath)
 	}
-	if c.Health != "" {
-		if _, port, err := net.SplitHostPort(c.Health); err != nil || port == "" {
-			fault("health", "%q is not host:port", c.Health)
-		}
-	}
 	for _, o := range c.WSOrigins {
 		if err := checkOrigin(o); err != nil {
 			fault("ws-origins", "%v", err)
@@ -213,7 +284,11 @@ func (c *configuration) checkRanges(fault func(key, format string, args ...any))
 	sizeWithin("max-packet-size", c.MaxPacketSize, 128, 268_435_460)
 	within("max-qos", int64(c.MaxQoS), 0, 2)
 
-	c.checkAuthRanges(within, atLeast)
+	c.checkAuthRanges(within, func(key string, v, lo, hi Duration) {
+		if v < lo || v > hi {
+			fault(key, "%s is not allowed; from %s to %s is", v, lo, hi)
+		}
+	})
 
 	within("max-connections", int64(c.MaxConnections), 0, math.MaxInt32)
 	within("max-sessions", int64(c.MaxSessions), 1, 1<<30)

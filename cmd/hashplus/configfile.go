@@ -121,15 +121,8 @@ func (c *configFile) each(m *yaml.Node, f func(key string, k, v *yaml.Node) erro
 // unknown is the error for a key that nobody knows, with the one that was
 // probably meant.
 func (c *configFile) unknown(k *yaml.Node, known []string) error {
-	key := strings.ReplaceAll(k.Value, "_", "-")
 	slices.Sort(known)
-	best, at := "", 3
-	for _, n := range known {
-		if d := distance(key, n); d < at {
-			best, at = n, d
-		}
-	}
-	if best != "" {
+	if best := nearest(strings.ReplaceAll(k.Value, "_", "-"), known); best != "" {
 		return c.errorf(k, "unknown key %s; did you mean %s?", k.Value, best)
 	}
 	return c.errorf(k, "unknown key %s; known are %s", k.Value, strings.Join(known, ", "))
@@ -224,6 +217,17 @@ func names[V any](m map[string]V) []string {
 		out = append(out, n)
 	}
 	return out
+}
+
+// nearest is the one of known that was probably meant by name, "" if none is near.
+func nearest(name string, known []string) (best string) {
+	at := 3
+	for _, n := range known {
+		if d := distance(name, n); d < at {
+			best, at = n, d
+		}
+	}
+	return best
 }
 
 // distance is the number of letters to insert, remove or replace to make a of b.

@@ -34,6 +34,9 @@ func (s syncMode) MarshalText() ([]byte, error) { return store.Sync(s).MarshalTe
 
 func (c *durability) check(fault func(key, format string, args ...any)) {
 	if c.Data == "" {
+		for _, key := range changed(c) {
+			fault(key, "is set, but nothing is kept on disk: data is empty")
+		}
 		return
 	}
 	if info, err := os.Stat(c.Data); err == nil && !info.IsDir() {

@@ -9,11 +9,13 @@ import (
 
 	"github.com/alecthomas/kong"
 	"gopkg.in/yaml.v3"
+
+	"hashplus/broker/auth"
 )
 
 // writeEffective writes the configuration, after finish, as a YAML file that
-// would give the same one. No key holds a secret: those are in files that keys
-// name.
+// would give the same one. Secrets are in files that keys name; only the query of a
+// URL may have one, which is not shown.
 func (c *configuration) writeEffective(w io.Writer, flags []*kong.Flag) error {
 	root := &yaml.Node{Kind: yaml.MappingNode}
 	add := func(m *yaml.Node, key string, v *yaml.Node) {
@@ -67,6 +69,9 @@ func (c *configuration) writeEffective(w io.Writer, flags []*kong.Flag) error {
 				return err
 			}
 			text = string(b)
+		}
+		if f.Name == "jwt-jwks-url" || f.Name == "auth-http-url" {
+			text = auth.RedactURL(text)
 		}
 		add(root, f.Name, scalar(text))
 	}

@@ -47,7 +47,7 @@ func (h *health) listen(address string) (net.Listener, error) {
 	}
 	l, err := net.Listen("tcp", address)
 	if err != nil {
-		return nil, fmt.Errorf("cannot listen for health probes on %s: %w", address, err)
+		return nil, fmt.Errorf("health: cannot listen on %s: %w", address, err)
 	}
 	return l, nil
 }
@@ -97,7 +97,7 @@ func (r *reloader) liveHealth(h *health) {
 			l, err = h.listen(next.Health)
 		}
 		if err != nil {
-			return nil, fmt.Errorf("health: %w", err)
+			return nil, err
 		}
 		if l != nil {
 			r.onFault(func() { _ = l.Close() }) // nobody was answered

@@ -38,32 +38,44 @@ type listenerConfig struct {
 	DeflateMinSize     *Size
 }
 
-// finish checks the listener and fills in what it did not set.
+// finish checks the listener and fills in what it did not set. What it takes from
+// flags is checked where they are.
 func (l *listenerConfig) finish(c *configuration) error {
 	if l.URL != "" {
 		if err := l.parseURL(); err != nil {
-			return fmt.Errorf("%s: %w", l.key, err)
+			return l.fault("%w", err)
 		}
 	}
 	if l.Network == "unix" {
 		if l.Address == "" {
-			return fmt.Errorf("%s: the path of the socket is empty", l.key)
+			return l.fault("the path of the socket is empty")
 		}
 	} else if err := checkAddress(l.Address); err != nil {
-		return fmt.Errorf("%s: %w", l.key, err)
+		return l.fault("%w", err)
 	}
 	if err := l.finishProxies(&c.proxyConfig); err != nil {
-		return fmt.Errorf("%s: %w", l.key, err)
+		return l.fault("%w", err)
 	}
 	if err := l.finishTLS(&c.tlsConfig); err != nil {
-		return fmt.Errorf("%s: %w", l.key, err)
+		return err
 	}
 	if !l.upgrades() {
 		if l.Path != nil || l.Origins != nil || l.RequireSubprotocol != nil || l.Ping != nil ||
 			l.PongGrace != nil || l.Deflate != nil || l.DeflateMinSize != nil {
-			return fmt.Errorf("%s: path, origins, require-subprotocol, ping, pong-grace and deflate are for ws:// and wss://, not %s://", l.key, l.Network)
+			return l.fault("path, origins, require-subprotocol, ping, pong-grace and deflate are for ws:// and wss://, not %s://", l.Network)
 		}
 		return nil
+	}
+	if l.Path != nil && *l.Path != "" && !strings.HasPrefix(*l.Path, "/") {
+		return l.fault("path %q does not begin with /", *l.Path)
+	}
+	for _, o := range l.Origins {
+		if err := checkOrigin(o); err != nil {
+			return l.fault("origins: %w", err)
+		}
+	}
+	if l.Ping != nil && *l.Ping < 0 {
+		return l.fault("ping: %s is not allowed; 0 or more is", *l.Ping)
 	}
 	inherit(&l.Path, c.WSPath)
 	inherit(&l.RequireSubprotocol, c.WSRequireSubprotocol)
@@ -74,18 +86,12 @@ func (l *listenerConfig) finish(c *configuration) error {
 	if l.Origins == nil {
 		l.Origins = c.WSOrigins
 	}
-	if *l.Path != "" && !strings.HasPrefix(*l.Path, "/") {
-		return fmt.Errorf("%s: path %q does not begin with /", l.key, *l.Path)
-	}
-	for _, o := range l.Origins {
-		if err := checkOrigin(o); err != nil {
-			return fmt.Errorf("%s: origins: %w", l.key, err)
-		}
-	}
-	if *l.Ping < 0 {
-		return fmt.Errorf("%s: ping: %s is not allowed; 0 or more is", l.key, *l.Ping)
-	}
 	return nil
+}
+
+// fault is an error about the listener.
+func (l *listenerConfig) fault(format string, args ...any) error {
+	return fmt.Errorf(l.key+": "+format, args...)
 }
 
 func inherit[T any](field **T, value T) {
@@ -182,7 +188,7 @@ func (l *listenerConfig) listener(c *configuration) transport.Listener {
 	t := transport.Listener{Network: l.Network, Addr: l.Address}
 	l.trust(&t)
 	if l.withTLS() {
-		t.TLS, _ = l.tls() // finishTLS has looked at it
+		t.TLS, _ = l.spec() // finishTLS has looked at it
 	}
 	if !l.upgrades() {
 		return t

@@ -8,8 +8,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"os"
 	"os/signal"
+	"reflect"
 	"strings"
 	"syscall"
 
@@ -74,7 +76,7 @@ func run(env *environment, args []string) (code int) {
 		}
 	}()
 	var c commands
-	parsed, err := newParser(&c, env, kong.Exit(func(code int) { panic(exit(code)) })).Parse(args)
+	parsed, err := newParser(&c, env, kong.Exit(func(code int) { panic(exit(code)) })).Parse(joinNegative(args))
 	if err != nil {
 		fmt.Fprintf(env.stderr, "hashplus: %v\n", err)
 		return exitUsage
@@ -98,6 +100,9 @@ func newParser(c *commands, env *environment, options ...kong.Option) *kong.Kong
 		kong.Writers(env.stdout, env.stderr),
 		kong.ConfigureHelp(kong.HelpOptions{Compact: true, WrapUpperBound: 100}),
 		kong.PostBuild(nameEnvironment),
+		kong.KindMapper(reflect.Int, wholeNumber(0, 0)),
+		kong.KindMapper(reflect.Uint8, wholeNumber(0, math.MaxUint8)),
+		kong.KindMapper(reflect.Uint16, wholeNumber(0, math.MaxUint16)),
 		kong.Bind(env),
 		kong.BindTo(env.ctx, (*context.Context)(nil)),
 	)...)

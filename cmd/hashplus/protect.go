@@ -69,6 +69,11 @@ func (c *protection) check(fault func(key, format string, args ...any)) {
 			fault(key, "%s is not allowed; 1s or more is", d)
 		}
 	}
+	for _, key := range changed(c) {
+		if c.BanAuthFailures == 0 && c.BanConnects == 0 && strings.HasPrefix(key, "ban-") {
+			fault(key, "is set, but nobody is banned: ban-auth-failures and ban-connects are 0")
+		}
+	}
 	for _, what := range c.BanBy {
 		if what != "address" && what != "client-id" && what != "username" {
 			fault("ban-by", "%q is not one of address, client-id, username", what)

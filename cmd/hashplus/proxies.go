@@ -3,6 +3,8 @@ package main
 import (
 	"errors"
 	"fmt"
+	"net/netip"
+	"slices"
 
 	"hashplus/transport"
 )
@@ -14,13 +16,36 @@ type proxyConfig struct {
 	ForwardedHeader string   `enum:"X-Forwarded-For,Forwarded,none" default:"X-Forwarded-For" placeholder:"HEADER" help:"The header in which trusted HTTP proxies name the client: X-Forwarded-For, Forwarded or none. It must be the one that they write: the other one is passed on as the client wrote it."`
 }
 
+// check holds the flags to what is allowed, and finds one without use.
+func (c *proxyConfig) check(listeners []listenerConfig, fault func(key, format string, args ...any)) {
+	if _, err := transport.ParseNetworks(c.TrustedProxies); err != nil {
+		fault("trusted-proxies", "%v", err)
+	}
+	trusting := slices.ContainsFunc(listeners, func(l listenerConfig) bool { return len(l.TrustedProxies) > 0 })
+	for _, key := range changed(c) {
+		if !trusting && key == "forwarded-header" {
+			fault(key, "is set, but no proxy is believed: trusted-proxies is empty")
+		}
+	}
+}
+
+// everybody is one of networks that every address is in, "" if there is none.
+func everybody(networks []string) string {
+	for _, n := range networks {
+		if p, err := netip.ParsePrefix(n); err == nil && p.Bits() == 0 {
+			return n
+		}
+	}
+	return ""
+}
+
 // finishProxies checks the listener's proxies and fills in what it did not set.
 func (l *listenerConfig) finishProxies(c *proxyConfig) error {
-	if l.TrustedProxies == nil {
-		l.TrustedProxies = c.TrustedProxies
-	}
 	if _, err := transport.ParseNetworks(l.TrustedProxies); err != nil {
 		return fmt.Errorf("trusted-proxies: %w", err)
+	}
+	if l.TrustedProxies == nil {
+		l.TrustedProxies = c.TrustedProxies
 	}
 	inherit(&l.ProxyProtocol, c.ProxyProtocol)
 	if _, ok := proxyProtocols[*l.ProxyProtocol]; !ok {

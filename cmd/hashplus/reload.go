@@ -70,8 +70,9 @@ type reloader struct {
 	running *configuration // what is in force
 	flags   []*kong.Flag   // those of running
 	parts   []reloadPart
-	undo    []func() // of what parts have prepared in the reload that is under way
-	manager *manager // told of reloads; nil without one
+	undo    []func()             // of what parts have prepared in the reload that is under way
+	read    map[namedFile]digest // of the files when they were read last
+	manager *manager             // told of reloads; nil without one
 }
 
 // reloadPart is what takes some of the keys.
@@ -142,6 +143,7 @@ func (r *reloader) reload() {
 		r.log.Error("not reloaded: the configuration of before stays in force", "faults", len(faults))
 		return
 	}
+	files := digests(next)
 	moved := !sameSockets(r.running.Listeners, next.Listeners)
 	for _, a := range apply {
 		a()
@@ -153,7 +155,16 @@ func (r *reloader) reload() {
 	if len(waiting) > 0 {
 		r.log.Warn("changed, but only a restart puts it in force", "keys", strings.Join(waiting, " "))
 	}
-	r.log.Info("reloaded", "changed", strings.Join(changed, " "))
+	anew := differing(r.read, files)
+	r.read = files
+	if len(changed)+len(anew) == 0 {
+		changed = []string{"nothing"}
+	}
+	args := []any{"changed", strings.Join(changed, " ")}
+	if len(anew) > 0 {
+		args = append(args, "read-again", strings.Join(anew, " ")) // the keys of files with other contents
+	}
+	r.log.Info("reloaded", args...)
 }
 
 // adopt makes the live values of next those of the running configuration. It
@@ -180,7 +191,7 @@ func reread(env *environment) (*configuration, []*kong.Flag, error) {
 	var said bytes.Buffer
 	again := &environment{ctx: env.ctx, args: env.args, stdin: env.stdin, stdout: &said, stderr: &said}
 	var c commands
-	parsed, err := newParser(&c, again, kong.Exit(func(int) {})).Parse(env.args)
+	parsed, err := newParser(&c, again, kong.Exit(func(int) {})).Parse(joinNegative(env.args))
 	if err != nil {
 		return nil, nil, err
 	}
@@ -268,7 +279,7 @@ func (l *lineWriter) Write(b []byte) (int, error) {
 // newReloader is for a configuration that is about to be served, which flags
 // point into.
 func newReloader(env *environment, c *configuration, flags []*kong.Flag) *reloader {
-	r := &reloader{env: env, running: c, flags: flags}
+	r := &reloader{env: env, running: c, flags: flags, read: digests(c)}
 	r.log = r.logger()
 	// What is read when it is needed needs nobody to apply it.
 	r.live(func(*configuration) (func(), error) { return nil, nil }, "drain")

@@ -43,7 +43,7 @@ func rewrite(t *testing.T, path, text string) {
 func TestReload_PutsInForceWhatCanBeAndNamesTheRest(t *testing.T) {
 	file := writeFile(t, "c.yaml", "log-level: info\nlog-format: text\n")
 	s := serve(t, "--config="+file, "--tcp=127.0.0.1:0", "--drain=1s")
-	if log := s.reload(); !strings.Contains(log, `msg=reloaded changed=""`) || strings.Contains(log, "restart") {
+	if log := s.reload(); !strings.Contains(log, `msg=reloaded changed=nothing`) || strings.Contains(log, "restart") {
 		t.Errorf("nothing has changed: %s", log)
 	}
 	rewrite(t, file, "log-level: debug\nio-uring: off\nloops: 1\ndrain: 9s\n")
@@ -153,7 +153,7 @@ func TestReload_OfAFaultyConfigurationChangesNothing(t *testing.T) {
 		}
 	}
 	rewrite(t, file, "")
-	if log := s.reload(); !strings.Contains(log, `msg=reloaded changed=""`) {
+	if log := s.reload(); !strings.Contains(log, `msg=reloaded changed=nothing`) {
 		t.Errorf("something had changed: %s", log)
 	}
 }
@@ -203,4 +203,17 @@ func TestReload_AccessRulesHoldForTheClientsThatAreThere(t *testing.T) {
 	s.reload()
 	say("a/x", "again")
 	eventually(t, "what is allowed again", func() bool { return heard("a/x again") })
+}
+
+// What stands in a file has changed though no key has.
+func TestReload_NamesTheFilesThatSaySomethingElse(t *testing.T) {
+	rules := writeFile(t, "acl", "topic read a\n")
+	s := serve(t, "--acl="+rules, "--tcp=127.0.0.1:0")
+	rewrite(t, rules, "topic readwrite a\n")
+	if log := s.reload(); !strings.Contains(log, "msg=reloaded changed=\"\" read-again=acl") {
+		t.Errorf("the log says %s", log)
+	}
+	if log := s.reload(); !strings.Contains(log, "msg=reloaded changed=nothing") {
+		t.Errorf("the log says %s", log)
+	}
 }

@@ -68,11 +68,15 @@ func serveFlags(ctx *kong.Context) []*kong.Flag {
 // Run checks the configuration, then serves until the environment's context
 // ends.
 func (c *serveCommand) Run(env *environment, ctx *kong.Context) error {
-	if err := c.finish(); err != nil {
+	flags := serveFlags(ctx)
+	strange, likely := unknownVariables(os.Environ(), flags)
+	if err := errors.Join(c.finish(), likely); err != nil {
 		return usageError{err}
 	}
-	flags := serveFlags(ctx)
 	r := newReloader(env, &c.configuration, flags)
+	if len(strange) > 0 {
+		r.log.Warn("environment variables that set nothing", "names", strings.Join(strange, " "))
+	}
 	o := c.brokerOptions()
 	o.Logger = r.log
 	who, err := c.access(&o, r.log)
@@ -80,6 +84,7 @@ func (c *serveCommand) Run(env *environment, ctx *kong.Context) error {
 		return err
 	}
 	if c.Check {
+		c.warnOfFiles(r.log)
 		return c.writeEffective(env.stdout, flags)
 	}
 	if env.hangup == nil {
@@ -210,7 +215,7 @@ func (c *configuration) listen(env *environment, server *transport.Server) error
 		l := &c.Listeners[i]
 		u, err := server.Listen(l.listener(c))
 		if err != nil {
-			return fmt.Errorf("cannot listen on %s: %w", l.url(), err)
+			return l.fault("cannot listen on %s: %w", l.url(), err)
 		}
 		l.listens = u
 		urls = append(urls, l.clients())

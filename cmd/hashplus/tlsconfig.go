@@ -4,6 +4,8 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"log/slog"
+	"slices"
 	"strings"
 	"time"
 
@@ -44,51 +46,71 @@ func (l *listenerConfig) withTLS() bool { return l.Network == "wss" || l.Network
 func (l *listenerConfig) upgrades() bool { return l.Network == "ws" || l.Network == "wss" }
 
 // finishTLS fills in what the listener did not set, and checks it and its files.
+// Its errors name the key.
 func (l *listenerConfig) finishTLS(c *tlsConfig) error {
 	t := &l.listenerTLS
 	if !l.withTLS() {
 		if t.Cert != nil || t.Key != nil || t.MinVersion != nil || t.ClientAuth != nil || t.ClientCA != nil || t.CRL != nil || t.CertUsername != nil {
-			return fmt.Errorf("cert, key, min-version, client-auth, client-ca, crl and cert-username are for wss:// and tls://, not %s://", l.Network)
+			return l.fault("cert, key, min-version, client-auth, client-ca, crl and cert-username are for wss:// and tls://, not %s://", l.Network)
 		}
 		return nil
 	}
-	if t.Cert == nil && t.Key == nil {
-		t.Cert, t.Key = c.TLSCert, c.TLSKey
+	// fault is about what a setting says, which the listener has itself or not.
+	fault := func(setting string, err error) error {
+		own := map[string]bool{
+			"cert": t.Cert != nil, "key": t.Key != nil, "client-auth": t.ClientAuth != nil, "client-ca": t.ClientCA != nil, "crl": t.CRL != nil,
+		}
+		if own[setting] {
+			return l.fault("%s: %w", setting, err)
+		}
+		return fmt.Errorf("tls-%s: %w", setting, err)
 	}
-	inherit(&t.MinVersion, c.TLSMinVersion)
-	inherit(&t.ClientAuth, c.TLSClientAuth)
-	inherit(&t.CertUsername, c.TLSUsername)
-	if *t.ClientAuth != "none" {
-		inherit(&t.ClientCA, c.TLSClientCA)
+	full := *t // with what it takes from c
+	if t.Cert == nil && t.Key == nil {
+		full.Cert, full.Key = c.TLSCert, c.TLSKey
+	}
+	inherit(&full.MinVersion, c.TLSMinVersion)
+	inherit(&full.ClientAuth, c.TLSClientAuth)
+	inherit(&full.CertUsername, c.TLSUsername)
+	asked := *full.ClientAuth != "none"
+	if asked {
+		inherit(&full.ClientCA, c.TLSClientCA)
 		if t.CRL == nil {
-			t.CRL = c.TLSCRL
+			full.CRL = c.TLSCRL
 		}
 	}
-	inherit(&t.ClientCA, "")
+	inherit(&full.ClientCA, "")
+	spec, err := full.spec()
 	switch {
-	case len(t.Cert) == 0 && len(t.Key) == 0:
-		return errors.New("TLS needs a certificate and its key: set tls-cert and tls-key")
-	case len(t.Cert) != len(t.Key):
-		return fmt.Errorf("tls-cert, tls-key: %d certificates and %d keys; each certificate has its own key, in the same place", len(t.Cert), len(t.Key))
-	}
-	spec, err := l.tls()
-	if err != nil {
-		return err
+	case err != nil:
+		return l.fault("%w", err)
+	case len(full.Cert) == 0 && len(full.Key) == 0:
+		return l.fault("TLS needs a certificate and its key: set tls-cert and tls-key")
+	case len(full.Cert) != len(full.Key):
+		return fault("cert", fmt.Errorf("there are %d certificates and %d keys; each certificate has its own key, in the same place", len(full.Cert), len(full.Key)))
+	case asked && *full.ClientCA == "":
+		return fault("client-ca", fmt.Errorf("is not set, but clients are asked for certificates (client-auth is %s), and somebody has to have signed these", *full.ClientAuth))
+	case !asked && (*full.ClientCA != "" || len(full.CRL) > 0):
+		return l.fault("client-ca or crl is set, but client-auth is none: no client is asked for a certificate")
 	}
 	if err := spec.Validate(); err != nil {
-		return fmt.Errorf("TLS: %w", err)
+		return l.fault("TLS: %w", err)
 	}
-	if err := spec.Check(); err != nil {
-		return fmt.Errorf("TLS: %w", err)
+	var file *transport.TLSFileError
+	switch err := spec.Check("", slog.New(slog.DiscardHandler)); {
+	case errors.As(err, &file):
+		return fault(file.For, file.Err)
+	case err != nil:
+		return l.fault("TLS: %w", err)
 	}
+	*t = full
 	return nil
 }
 
-// tls is what the transport is to know of it.
-func (l *listenerConfig) tls() (*transport.TLS, error) {
-	t := &l.listenerTLS
+// spec is what the transport is to know of it.
+func (t *listenerTLS) spec() (*transport.TLS, error) {
 	spec := &transport.TLS{ClientCA: *t.ClientCA, CRL: t.CRL}
-	for i := range t.Cert {
+	for i := range min(len(t.Cert), len(t.Key)) {
 		spec.Certificates = append(spec.Certificates, transport.KeyPair{Cert: t.Cert[i], Key: t.Key[i]})
 	}
 	switch *t.MinVersion {
@@ -110,12 +132,18 @@ func (l *listenerConfig) tls() (*transport.TLS, error) {
 
 // check holds the numbers to what is allowed, and finds settings without use.
 func (c *tlsConfig) check(listeners []listenerConfig, fault func(key, format string, args ...any)) {
-	used := false
-	for i := range listeners {
-		used = used || listeners[i].withTLS()
-	}
-	if !used && len(c.TLSCert)+len(c.TLSKey) > 0 {
-		fault("tls-cert", "is set, but no listener speaks TLS: there is neither wss nor tls")
+	used := slices.ContainsFunc(listeners, func(l listenerConfig) bool { return l.withTLS() })
+	asked := slices.ContainsFunc(listeners, func(l listenerConfig) bool {
+		// What could not be finished has a fault of its own.
+		return l.withTLS() && (l.ClientAuth == nil || *l.ClientAuth != "none")
+	})
+	for _, key := range changed(c) {
+		switch {
+		case !used:
+			fault(key, "is set, but no listener speaks TLS: there is neither wss nor tls")
+		case !asked && (key == "tls-client-ca" || key == "tls-crl"):
+			fault(key, "is set, but no listener asks clients for certificates: tls-client-auth is none")
+		}
 	}
 	for _, n := range []struct {
 		key   string

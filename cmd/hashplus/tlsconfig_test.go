@@ -22,13 +22,14 @@ func TestConfiguration_TLSRefusalsNameTheKey(t *testing.T) {
 		want []string
 	}{
 		"no certificate":        {[]string{"--wss=127.0.0.1:0"}, []string{"wss: ", "tls-cert", "tls-key"}},
-		"no key":                {[]string{"--tls=127.0.0.1:0", "--tls-cert", cert}, []string{"tls: ", "1 certificates and 0 keys"}},
-		"missing file":          {[]string{"--tls=127.0.0.1:0", "--tls-cert", "/does/not/exist", "--tls-key", key}, []string{"tls: ", "/does/not/exist"}},
+		"no key":                {[]string{"--tls=127.0.0.1:0", "--tls-cert", cert}, []string{"tls-cert: ", "1 certificates and 0 keys"}},
+		"missing file":          {[]string{"--tls=127.0.0.1:0", "--tls-cert", "/does/not/exist", "--tls-key", key}, []string{"tls-cert: ", "/does/not/exist"}},
+		"missing key":           {[]string{"--tls=127.0.0.1:0", "--wss=127.0.0.1:0", "--tls-cert", cert, "--tls-key", "/does/not/exist"}, []string{"tls-key: ", "/does/not/exist"}},
 		"no pair":               {[]string{"--tls=127.0.0.1:0", "--tls-cert", other, "--tls-key", key}, []string{other, key, "does not match"}},
 		"nothing uses it":       {append([]string{"--ws=127.0.0.1:0"}, pair...), []string{"tls-cert: ", "neither wss nor tls"}},
-		"no CA":                 {append([]string{"--wss=127.0.0.1:0", "--tls-client-auth=required"}, pair...), []string{"wss: ", "the CA that signs them"}},
-		"CA that is none":       {append([]string{"--wss=127.0.0.1:0", "--tls-client-auth=required", "--tls-client-ca", nonsense}, pair...), []string{nonsense, "no certificate"}},
-		"CRL that is none":      {append([]string{"--wss=127.0.0.1:0", "--tls-client-auth=required", "--tls-client-ca", cert, "--tls-crl", nonsense}, pair...), []string{nonsense, "revocation list"}},
+		"no CA":                 {append([]string{"--wss=127.0.0.1:0", "--tls-client-auth=required"}, pair...), []string{"tls-client-ca: is not set", "client-auth is required"}},
+		"CA that is none":       {append([]string{"--wss=127.0.0.1:0", "--tls-client-auth=required", "--tls-client-ca", nonsense}, pair...), []string{"tls-client-ca: " + nonsense, "no certificate"}},
+		"CRL that is none":      {append([]string{"--wss=127.0.0.1:0", "--tls-client-auth=required", "--tls-client-ca", cert, "--tls-crl", nonsense}, pair...), []string{"tls-crl: " + nonsense, "revocation list"}},
 		"old version":           {append([]string{"--wss=127.0.0.1:0", "--tls-min-version=1.1"}, pair...), []string{"--tls-min-version", `"1.2"`}},
 		"auth":                  {append([]string{"--wss=127.0.0.1:0", "--tls-client-auth=maybe"}, pair...), []string{"--tls-client-auth", `"optional"`}},
 		"no handshakes":         {[]string{"--tls-handshakes=0"}, []string{"tls-handshakes: 0"}},
@@ -71,7 +72,7 @@ func TestConfiguration_TLSReachesTheTransport(t *testing.T) {
 	if l.Network != "wss" || l.Path != "/p" || !reflect.DeepEqual(l.TLS, want) {
 		t.Errorf("%+v %+v", l, l.TLS)
 	}
-	_, stdout, stderr := check(t, "--config", file, "--tls-client-auth=required", "--tls-client-ca", cert)
+	_, stdout, stderr := check(t, "--config", file, "--wss=127.0.0.1:1", "--tls-cert", cert, "--tls-key", key, "--tls-client-auth=required", "--tls-client-ca", cert)
 	for _, line := range []string{"url: tls://127.0.0.1:2", "cert: [" + cert2 + "]", "client-auth: none", `client-ca: ""`} {
 		if !strings.Contains(stdout, line) {
 			t.Errorf("%s is not in %s%s", line, stdout, stderr)

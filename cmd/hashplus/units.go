@@ -3,9 +3,12 @@ package main
 import (
 	"fmt"
 	"math"
+	"reflect"
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/alecthomas/kong"
 )
 
 // Size is a number of bytes: 4096, 64KiB, 1MiB, 10MB. It prints in the largest
@@ -120,3 +123,45 @@ func (s Seconds) String() string {
 	}
 	return Duration(time.Duration(s) * time.Second).String()
 }
+
+// wholeNumber reads an integer flag. With a range, which is that of its type, it
+// says so; what else is allowed is checked where all values are known.
+func wholeNumber(lo, hi int64) kong.MapperFunc {
+	return func(ctx *kong.DecodeContext, target reflect.Value) error {
+		var text string
+		if err := ctx.Scan.PopValueInto("number", &text); err != nil {
+			return err
+		}
+		n, err := strconv.ParseInt(strings.TrimSpace(text), 10, 64)
+		switch {
+		case hi != 0 && (err != nil || n < lo || n > hi):
+			return fmt.Errorf("%q is not a whole number from %d to %d", text, lo, hi)
+		case err != nil:
+			return fmt.Errorf("%q is not a whole number", text)
+		case target.CanUint():
+			target.SetUint(uint64(n))
+		default:
+			target.SetInt(n)
+		}
+		return nil
+	}
+}
+
+// joinNegative makes one argument of a flag and a negative value that follows it,
+// which kong would take for a flag.
+func joinNegative(args []string) (joined []string) {
+	for i := 0; i < len(args); i++ {
+		a := args[i]
+		if a == "--" {
+			return append(joined, args[i:]...)
+		}
+		if i+1 < len(args) && strings.HasPrefix(a, "--") && !strings.Contains(a, "=") && isNegative(args[i+1]) {
+			i++
+			a += "=" + args[i]
+		}
+		joined = append(joined, a)
+	}
+	return joined
+}
+
+func isNegative(s string) bool { return len(s) > 1 && s[0] == '-' && s[1] >= '0' && s[1] <= '9' }
