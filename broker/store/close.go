@@ -56,7 +56,7 @@ func (d *Disk) Close() error {
 func (d *Disk) closeFiles() error {
 	err := closePebble(d.db)
 	if err == nil && !d.opts.ReadOnly { // the log is durable, too
-		d.guard.book.close(d.guard)
+		d.guard.book.progress(d.guard)
 		err = setMark(d.guard, d.dir, unsyncedFile, false)
 	}
 	return errors.Join(err, d.lock.Close())

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"math/rand/v2"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -48,10 +49,21 @@ func lossOf(t *testing.T, s Sync, rounds int) (lost int) {
 			}
 			done <- nil
 		}()
+		var over atomic.Bool
+		var noting sync.WaitGroup
+		noting.Go(func() { // what is noted of the log must not be ahead of it
+			for round%4 < 2 && !over.Load() {
+				d.guard.book.progress(d.guard)
+				time.Sleep(200 * time.Microsecond)
+			}
+		})
 		time.Sleep(time.Duration(rnd.IntN(4000)) * time.Microsecond)
 		before := int(promised.Load()) // promised before the power goes
 		crashed := mem.CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: []int{0, 50, 100}[round%3], RNG: rnd})
-		if err := <-done; err != nil {
+		err = <-done
+		over.Store(true)
+		noting.Wait()
+		if err != nil {
 			t.Fatal(err)
 		}
 		closeIt(t, d)

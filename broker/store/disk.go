@@ -143,6 +143,7 @@ func (d *Disk) commitLoop() {
 			d.done <- d.commit(b)
 			changed = true
 		case <-d.tend:
+			d.guard.book.progress(d.guard)
 			if changed && !d.opts.ReadOnly && time.Since(flushed) >= flushInterval {
 				changed, flushed = false, time.Now()
 				d.flush()

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -27,6 +28,7 @@ type files struct {
 	tables   []string // those that are in use, if that is known
 	unlisted []string // those that are not, as far as that is known; most often they are about to be removed
 	logs     []string // oldest first
+	list     logList
 
 	// What is wrong with files of which there is one; nil if nothing is.
 	format   error // FORMAT
@@ -41,12 +43,12 @@ func openFiles(f vfs.FS, dir string, lock *pebble.Lock) (*files, error) {
 	d.options.Logger = panicLogger{}
 	d.options.ReadOnly, d.options.DisableConsistencyCheck, d.options.Lock = true, true, lock
 	d.options.EnsureDefaults()
-	list, err := readLogs(f, dir)
-	if err != nil {
+	var err error
+	if d.list, err = readLogs(f, dir); err != nil {
 		return nil, err
 	}
 	var wanted int
-	d.manifest, wanted, d.listing = checkManifest(f, dir, list)
+	d.manifest, wanted, d.listing = checkManifest(f, dir, d.list)
 	if d.listing != nil && !errors.Is(d.listing, broker.ErrStoreDamaged) {
 		return nil, d.listing
 	}
@@ -68,7 +70,7 @@ func openFiles(f vfs.FS, dir string, lock *pebble.Lock) (*files, error) {
 		return d, nil
 	}
 	d.unlisted = slices.DeleteFunc(tables, func(name string) bool { return slices.Contains(d.tables, name) })
-	d.logsGone = list.missing(f, dir, wanted)
+	d.logsGone = d.list.missing(f, dir, wanted)
 	logs, err := wal.Scan(wal.Dir{FS: f, Dirname: dir})
 	for _, l := range logs {
 		if int(l.Num) >= wanted {
@@ -221,13 +223,8 @@ func CheckFiles(dir string, o Options, found func(what string)) error {
 		_, err := d.fs.Stat(d.path(unsyncedFile))
 		holes := err == nil
 		for i, name := range d.logs {
-			j, err := checkJournal(d.fs, d.path(name), nil)
-			last := i == len(d.logs)-1
-			switch {
-			case err != nil && (!last || !holes):
+			if err := d.checkLog(name, i == len(d.logs)-1, holes); err != nil {
 				found(whatIs(err))
-			case err == nil && !last && !j.closed && j.pos > 0: // one that nothing was written to may have no end
-				found(fmt.Sprintf("%s is cut off at byte %d of %d, and there is a newer one", name, max(j.pos, j.bad), len(j.data)))
 			}
 		}
 		for _, name := range d.tables {
@@ -237,6 +234,28 @@ func CheckFiles(dir string, o Options, found func(what string)) error {
 		}
 		return nil
 	})
+}
+
+// checkLog reads a log. The newest one may end anywhere behind what was durable of
+// it, and with holes may be bad there.
+func (d *files) checkLog(name string, newest, holes bool) error {
+	j, err := checkJournal(d.fs, d.path(name), nil)
+	switch {
+	case j == nil:
+		return err
+	case newest:
+		lacks := d.list.lacks(name, j)
+		if d.logsGone != nil {
+			lacks = nil // that says it
+		}
+		if lacks == nil && holes {
+			return nil
+		}
+		return cmp.Or(err, lacks)
+	case err == nil && !j.closed && j.pos > 0: // one that nothing was written to may have no end
+		return fmt.Errorf("%s is cut off at byte %d of %d, and there is a newer one", name, max(j.pos, j.bad), len(j.data))
+	}
+	return err
 }
 
 func (d *files) checkTable(name string) error {

@@ -17,10 +17,14 @@ func (g *guard) track(f *vfs.File, name string, err error) error {
 		return err
 	}
 	w := &guarded{File: *f, guard: g, name: name}
-	w.lazy = g.isLog(name) && g.sync != SyncAlways
+	w.log = g.isLog(name)
+	w.lazy = w.log && g.sync != SyncAlways
 	g.mu.Lock()
 	g.files[w] = struct{}{}
 	g.mu.Unlock()
+	if w.log {
+		g.book.opened(w)
+	}
 	*f = w
 	return nil
 }
@@ -31,9 +35,12 @@ type guarded struct {
 	// Immutable after track.
 	guard *guard
 	name  string // empty if it is open for reading
-	lazy  bool   // an fsync is not waited for
+	log   bool   // it is written from its beginning to its end
+	lazy  bool   // it is a log of which an fsync is not waited for
 
-	dirty atomic.Bool // lazy, and written since the last fsync
+	dirty   atomic.Bool  // lazy, and written since the last fsync
+	length  atomic.Int64 // bytes that were written to a log
+	durable atomic.Int64 // those of them that an fsync was made for
 
 	mu     sync.Mutex // held during a lazy fsync
 	closed bool
@@ -62,6 +69,7 @@ func (f *guarded) Write(p []byte) (n int, err error) {
 	})
 	if err == nil {
 		n = len(p) // it may be shadowed
+		f.length.Add(int64(n))
 	}
 	if f.lazy && err == nil && f.dirty.CompareAndSwap(false, true) {
 		select {
@@ -89,7 +97,17 @@ func (f *guarded) Sync() error {
 	if f.lazy {
 		return nil
 	}
-	return f.change("sync", f.File.Sync)
+	return f.synced(f.File.Sync)
+}
+
+// synced makes durable what was written.
+func (f *guarded) synced(call func() error) error {
+	length := f.length.Load()
+	err := f.change("sync", call)
+	if err == nil && f.guard.fault() == nil { // else it may be shadowed
+		f.durable.Store(length)
+	}
+	return err
 }
 
 // SyncData implements vfs.File.
@@ -97,7 +115,7 @@ func (f *guarded) SyncData() error {
 	if f.lazy {
 		return nil
 	}
-	return f.change("sync", f.File.SyncData)
+	return f.synced(f.File.SyncData)
 }
 
 // SyncTo implements vfs.File.
@@ -116,7 +134,7 @@ func (f *guarded) syncLazily() error {
 	if f.closed || !f.dirty.Swap(false) {
 		return nil
 	}
-	return f.change("sync", f.File.SyncData)
+	return f.synced(f.File.SyncData)
 }
 
 // Preallocate implements vfs.File. It is a hint; pebble takes no notice of errors.

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"cmp"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -247,6 +248,11 @@ func checkJournals(f vfs.FS, dir string, holes bool) (cut string, err error) {
 	}
 	_, name := logs[len(logs)-1].SegmentLocation(0)
 	j, err := checkJournal(f, name, nil)
+	if j != nil {
+		if lacks := list.lacks(path.Base(name), j); lacks != nil {
+			return "", cmp.Or(err, lacks)
+		}
+	}
 	if err == nil || !holes || !errors.Is(err, broker.ErrStoreDamaged) {
 		return "", err
 	}

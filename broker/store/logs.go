@@ -26,9 +26,9 @@ import (
 // unreadable, which counts as none. An older one is right as well: what it says must
 // be so is so for good.
 type logList struct {
-	gone   int            // logs up to this number are in tables, and were let go: the MANIFEST must not want them
-	there  []int          // logs that were made, durably; those of them that the MANIFEST wants must be there
-	closed map[int]uint64 // sizes of those of them that nothing more is written to
+	gone    int           // logs up to this number are in tables, and were let go: the MANIFEST must not want them
+	there   []int         // logs that were made, durably; those of them that the MANIFEST wants must be there
+	durable map[int]int64 // bytes that were durable in them, at least
 }
 
 const logsText = "hashplus logs\n"
@@ -38,11 +38,7 @@ func (l *logList) encode() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%sgone %d\n", logsText, l.gone)
 	for _, n := range l.there {
-		if size, ok := l.closed[n]; ok {
-			fmt.Fprintf(&b, "closed %d %d\n", n, size)
-		} else {
-			fmt.Fprintf(&b, "there %d\n", n)
-		}
+		fmt.Fprintf(&b, "log %d %d\n", n, l.durable[n])
 	}
 	return fmt.Sprintf("%ssum %08x\n", b.String(), crc32.Checksum([]byte(b.String()), castagnoli))
 }
@@ -54,17 +50,15 @@ func decodeLogs(text string) (l logList, ok bool) {
 		return l, false
 	}
 	lines, ours := strings.CutPrefix(text[:at], logsText)
-	l.closed = map[int]uint64{}
+	l.durable = map[int]int64{}
 	for line := range strings.Lines(lines) {
 		var n int
-		var size uint64
+		var durable int64
 		switch {
 		case scan(line, "gone %d\n", &l.gone):
-		case scan(line, "there %d\n", &n):
+		case scan(line, "log %d %d\n", &n, &durable):
 			l.there = append(l.there, n)
-		case scan(line, "closed %d %d\n", &n, &size):
-			l.there = append(l.there, n)
-			l.closed[n] = size
+			l.durable[n] = durable
 		}
 	}
 	return l, ours
@@ -84,7 +78,7 @@ func readLogs(f vfs.FS, dir string) (l logList, err error) {
 	}
 	l, ok := decodeLogs(string(text))
 	if !ok {
-		l = logList{closed: map[int]uint64{}}
+		l = logList{durable: map[int]int64{}}
 	}
 	return l, nil
 }
@@ -98,7 +92,8 @@ func (l *logList) contradicts(manifest string, wanted int) error {
 	return nil
 }
 
-// missing fails if a log from number wanted on is not in dir, or is shorter than it was.
+// missing fails if a log from number wanted on is not in dir, or is shorter than
+// what was durable of it.
 func (l *logList) missing(f vfs.FS, dir string, wanted int) error {
 	for _, n := range l.there {
 		if n < wanted {
@@ -106,26 +101,38 @@ func (l *logList) missing(f vfs.FS, dir string, wanted int) error {
 		}
 		name := logName(n)
 		info, err := f.Stat(f.PathJoin(dir, name))
-		switch size := l.closed[n]; {
+		switch {
 		case errors.Is(err, fs.ErrNotExist):
 			return fmt.Errorf("%w: %s is missing", broker.ErrStoreDamaged, name)
 		case err != nil:
 			return err
-		case uint64(info.Size()) < size:
-			return fmt.Errorf("%w: %s has %d bytes; it had %d when it was closed", broker.ErrStoreDamaged, name, info.Size(), size)
+		case info.Size()+unread < l.durable[n]:
+			return fmt.Errorf("%w: %s has %d bytes, and %d were durable", broker.ErrStoreDamaged, name, info.Size(), l.durable[n])
 		}
 	}
 	return nil
 }
 
+// lacks fails if a log that has been read ends before what was durable of it.
+func (l *logList) lacks(name string, j *journal) error {
+	if durable := l.durable[int(j.log)]; int64(j.pos)+unread < durable {
+		return fmt.Errorf("%w: %s can be read up to byte %d, and %d were durable", broker.ErrStoreDamaged, name, j.pos, durable)
+	}
+	return nil
+}
+
+// unread is what may be behind the last record of a log: padding, and the end that
+// it gets when it is closed.
+const unread = 64
+
 func logName(n int) string { return fmt.Sprintf("%06d.log", n) }
 
 // logBook keeps the list while the store is open. Any goroutine.
 type logBook struct {
-	mu     sync.Mutex // held while the list is written, which waits for no fsync
-	dir    string     // empty where no list is kept
-	list   logList
-	newest int // of those that were made since begin
+	mu    sync.Mutex // held while the list is written, which waits for no fsync
+	dir   string     // empty where no list is kept
+	list  logList
+	files map[int]*guarded // the logs that were made since begin, and not let go
 }
 
 // begin keeps a list in dir from now on, which goes on from the one that is there.
@@ -136,58 +143,65 @@ func (b *logBook) begin(f vfs.FS, dir string) error {
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.dir, b.list, b.newest = dir, list, 0
+	b.dir, b.list, b.files = dir, list, map[int]*guarded{}
 	return nil
+}
+
+// opened says by which file a log is written.
+func (b *logBook) opened(f *guarded) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if n, ok := logNumber(f.name); ok && b.dir != "" {
+		b.files[n] = f
+	}
 }
 
 // made notes that the log of that number is there, durably.
 func (b *logBook) made(g *guard, n int) {
-	b.change(g, func(l *logList) {
-		b.noteSize(g, l) // it was closed, and is durable, before this one was made
-		b.newest = n
+	b.change(g, func(l *logList) bool {
 		if !slices.Contains(l.there, n) {
 			l.there = append(l.there, n)
 		}
+		return true
 	})
 }
 
 // letGo notes that the log called name is not needed any more. It comes before the
 // log is removed or used again.
 func (b *logBook) letGo(g *guard, name string) {
-	n, _, ok := wal.ParseLogFilename(path.Base(name))
+	n, ok := logNumber(name)
 	if !ok {
 		return
 	}
-	b.change(g, func(l *logList) {
-		l.gone = max(l.gone, int(n))
+	b.change(g, func(l *logList) bool {
+		l.gone = max(l.gone, n)
 		l.there = slices.DeleteFunc(l.there, func(n int) bool { return n <= l.gone })
-		maps.DeleteFunc(l.closed, func(n int, _ uint64) bool { return n <= l.gone })
+		maps.DeleteFunc(l.durable, func(n int, _ int64) bool { return n <= l.gone })
+		maps.DeleteFunc(b.files, func(n int, _ *guarded) bool { return n <= l.gone })
+		return true
 	})
 }
 
-// close notes that the newest log has been closed.
-func (b *logBook) close(g *guard) {
-	b.change(g, func(l *logList) { b.noteSize(g, l) })
-}
+// progress notes what has become durable.
+func (b *logBook) progress(g *guard) { b.change(g, func(*logList) bool { return false }) }
 
-// noteSize notes what the newest log has come to: nothing more is written to it, ever.
-func (b *logBook) noteSize(g *guard, l *logList) {
-	if !slices.Contains(l.there, b.newest) {
-		return
-	}
-	if info, err := g.Stat(g.PathJoin(b.dir, logName(b.newest))); err == nil {
-		l.closed[b.newest] = uint64(info.Size())
-	}
-}
-
-// change writes the list anew after f has changed it. An error poisons the store.
-func (b *logBook) change(g *guard, f func(*logList)) {
+// change writes the list anew if f has changed it, or more is durable. An error
+// poisons the store.
+func (b *logBook) change(g *guard, f func(*logList) bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.dir == "" || g.fault() != nil {
 		return
 	}
-	f(&b.list)
+	changed := f(&b.list)
+	for _, n := range b.list.there {
+		if file := b.files[n]; file != nil && file.durable.Load() > b.list.durable[n] {
+			b.list.durable[n], changed = file.durable.Load(), true
+		}
+	}
+	if !changed {
+		return
+	}
 	name := g.PathJoin(b.dir, logsFile)
 	file, err := g.Create(name+".new", vfs.WriteCategoryUnspecified)
 	if err == nil {
@@ -197,4 +211,10 @@ func (b *logBook) change(g *guard, f func(*logList)) {
 	if err == nil {
 		_ = g.Rename(name+".new", name) // an error has poisoned the store
 	}
+}
+
+// logNumber is that in the name of a log.
+func logNumber(name string) (n int, ok bool) {
+	number, _, ok := wal.ParseLogFilename(path.Base(name))
+	return int(number), ok
 }

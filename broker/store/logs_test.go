@@ -9,7 +9,7 @@ import (
 )
 
 func TestLogs_ListThatCannotBeReadSaysNothing(t *testing.T) {
-	l := logList{gone: 7, there: []int{9, 12}, closed: map[int]uint64{9: 1 << 40}}
+	l := logList{gone: 7, there: []int{9, 12}, durable: map[int]int64{9: 1 << 40, 12: 0}}
 	text := l.encode()
 	if got, ok := decodeLogs(text); !ok || fmt.Sprint(got) != fmt.Sprint(l) {
 		t.Errorf("%v, %v", got, ok)
@@ -46,7 +46,7 @@ func TestLogs_NoneAndAnOlderOneAreTaken(t *testing.T) {
 			closeIt(t, d)
 			name := filepath.Join(dir, logsFile)
 			text, err := os.ReadFile(name)
-			if err != nil || !strings.Contains(string(text), "closed ") {
+			if err != nil || !strings.Contains(string(text), "log ") {
 				t.Fatalf("%q, %v", text, err)
 			}
 			if early == nil {

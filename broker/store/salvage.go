@@ -177,7 +177,9 @@ func (s *salvage) readLog(name string, newest bool, lost func(string), f entry) 
 			continue
 		}
 		if j.bad < 0 {
-			if !newest && !j.closed && some {
+			j.pos = end // it may have been skipped over what is bad
+			short := s.logsGone == nil && s.list.lacks(name, j) != nil
+			if newest && short || !newest && !j.closed && some {
 				lost(fmt.Sprintf("%s: what was behind byte %d", name, end))
 			}
 			return
