@@ -2,6 +2,7 @@ package broker
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"hashplus/broker/wire"
@@ -311,14 +312,20 @@ func (c *client) Closed(cause error) {
 	if c.state == closed {
 		return
 	}
-	reason := wire.UnspecifiedError
+	if cause == nil {
+		cause = errHungUp
+	}
 	if c.state == open {
 		c.b.log.Debug("connection lost", "client", c.session.id, "remote", c.remote(), "cause", cause)
 	} else {
 		c.b.log.Debug("connection closed before CONNACK", "remote", c.remote(), "cause", cause)
 	}
-	c.leave(reason, true)
+	c.leave(wire.UnspecifiedError, true)
 }
+
+// errHungUp is the cause where the end of the stream came in order, but no DISCONNECT
+// before it.
+var errHungUp = errors.New("the client closed it without DISCONNECT")
 
 // Expire implements link.Expirer: the connect deadline, which begins anew where
 // CONNACK waits for the store; then the keep alive and the end of the Grant, which
