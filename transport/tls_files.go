@@ -86,8 +86,8 @@ func newCredentials(spec TLS, websocket bool, name string, log *slog.Logger) (*c
 }
 
 // Check reads all files, as a listener with t would, and says what is wrong with
-// them: an error of a file is a TLSFileError. What is only unwise log is told, as of
-// the listener with that name.
+// them, all of it, joined: an error of a file is a TLSFileError. What is only unwise
+// log is told, as of the listener with that name.
 func (t *TLS) Check(listener string, log *slog.Logger) error {
 	_, err := newCredentials(*t, false, listener, log)
 	return err
@@ -129,7 +129,7 @@ func (c *credentials) reread(force bool) (*identity, error) {
 	return c.read()
 }
 
-// read makes an identity of the files. Every error names the file.
+// read makes an identity of the files. It says of all of them what is wrong.
 func (c *credentials) read() (*identity, error) {
 	id := &identity{config: &tls.Config{
 		MinVersion: max(c.spec.MinVersion, tls.VersionTLS12),
@@ -138,24 +138,38 @@ func (c *credentials) read() (*identity, error) {
 		DynamicRecordSizingDisabled: true,
 		Renegotiation:               tls.RenegotiateNever,
 	}}
+	var faults []error
 	for _, p := range c.spec.Certificates {
 		pair, err := c.pair(p)
-		if err != nil {
-			return nil, err
-		}
 		id.config.Certificates = append(id.config.Certificates, pair)
+		faults = append(faults, err)
 	}
 	switch c.spec.ClientAuth {
 	case ClientAuthOptional:
 		id.config.ClientAuth = tls.VerifyClientCertIfGiven
+		faults = append(faults, c.readClients(id))
 	case ClientAuthRequired:
 		id.config.ClientAuth = tls.RequireAndVerifyClientCert
+		faults = append(faults, c.readClients(id))
 	case ClientAuthNone:
-		return id, nil
 	}
+	if err := errors.Join(faults...); err != nil {
+		return nil, err
+	}
+	return id, nil
+}
+
+// readClients reads what clients' certificates are held to.
+func (c *credentials) readClients(id *identity) error {
 	cas, err := certificatesOf(c.spec.ClientCA)
 	if err != nil {
-		return nil, &TLSFileError{"client-ca", err}
+		err = &TLSFileError{"client-ca", err}
+		for _, path := range c.spec.CRL { // by whom they are signed cannot be said now
+			if _, e := os.ReadFile(path); e != nil {
+				err = errors.Join(err, &TLSFileError{"crl", e})
+			}
+		}
+		return err
 	}
 	id.config.ClientCAs = x509.NewCertPool()
 	id.roots = map[chainKey]struct{}{}
@@ -164,21 +178,30 @@ func (c *credentials) read() (*identity, error) {
 		id.roots[sha256.Sum256(ca.Raw)] = struct{}{}
 	}
 	id.revoked = map[chainKey]struct{}{}
+	var faults []error
 	for _, path := range c.spec.CRL {
 		if err := c.readCRL(path, cas, id.revoked); err != nil {
-			return nil, &TLSFileError{"crl", err}
+			faults = append(faults, &TLSFileError{"crl", err})
 		}
 	}
 	// Called for resumed sessions as well.
 	id.config.VerifyConnection = func(s tls.ConnectionState) error { return id.verify(s.VerifiedChains) }
-	return id, nil
+	return errors.Join(faults...)
 }
 
-// pair reads one certificate of the server and its key.
+// pair reads one certificate of the server and its key. Where they are no pair the
+// fault is the key's.
 func (c *credentials) pair(p KeyPair) (tls.Certificate, error) {
-	info, err := os.Stat(p.Key)
-	if err != nil {
-		return tls.Certificate{}, &TLSFileError{"key", err}
+	info, keyErr := os.Stat(p.Key)
+	_, certErr := certificatesOf(p.Cert)
+	if keyErr != nil {
+		keyErr = &TLSFileError{"key", keyErr}
+	}
+	if certErr != nil {
+		certErr = &TLSFileError{"cert", certErr}
+	}
+	if err := errors.Join(certErr, keyErr); err != nil {
+		return tls.Certificate{}, err
 	}
 	if mode := info.Mode().Perm(); mode&0o007 != 0 || mode&0o020 != 0 {
 		c.log.Warn("a key can be read or changed by other users of this machine",
@@ -187,12 +210,12 @@ func (c *credentials) pair(p KeyPair) (tls.Certificate, error) {
 	pair, err := tls.LoadX509KeyPair(p.Cert, p.Key)
 	var at *fs.PathError
 	switch {
-	case errors.As(err, &at) && at.Path == p.Key:
-		return pair, &TLSFileError{"key", err}
-	case at != nil:
+	case errors.As(err, &at) && at.Path == p.Cert:
 		return pair, &TLSFileError{"cert", err}
+	case at != nil:
+		return pair, &TLSFileError{"key", err}
 	case err != nil:
-		return pair, &TLSFileError{"cert", fmt.Errorf("%s with %s: %w", p.Cert, p.Key, err)}
+		return pair, &TLSFileError{"key", fmt.Errorf("%s with %s: %w", p.Key, p.Cert, err)}
 	}
 	switch now := time.Now(); {
 	case now.Before(pair.Leaf.NotBefore):

@@ -722,6 +722,8 @@ func TestTLS_CheckNamesTheFile(t *testing.T) {
 	}{
 		{TLS{Certificates: []KeyPair{{filepath.Join(dir, "missing"), a.Key}}}, []string{"missing", "no such file"}},
 		{TLS{Certificates: []KeyPair{{a.Cert, b.Key}}}, []string{a.Cert, b.Key, "does not match"}},
+		{TLS{Certificates: []KeyPair{{"no-cert", "no-key"}, {a.Key, b.Key}}, ClientAuth: ClientAuthRequired, ClientCA: "no-ca", CRL: []string{"no-list"}},
+			[]string{"no-cert", "no-key", a.Key + ": there is no certificate", "no-ca", "no-list"}},
 		{TLS{Certificates: []KeyPair{a}, ClientAuth: ClientAuthRequired, ClientCA: a.Key}, []string{a.Key, "no certificate"}},
 		{TLS{Certificates: []KeyPair{a}, ClientAuth: ClientAuthRequired, ClientCA: a.Cert, CRL: []string{b.Cert}}, []string{b.Cert, "revocation list"}},
 	} {

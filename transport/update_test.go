@@ -2,9 +2,10 @@ package transport
 
 import (
 	"crypto/tls"
+	"errors"
+	"io/fs"
 	"net"
 	"net/url"
-	"os"
 	"strings"
 	"testing"
 	"time"
@@ -60,7 +61,7 @@ func TestPrepareUpdate_HoldsForNewConnections(t *testing.T) {
 
 	faulty := l
 	faulty.TLS = &TLS{Certificates: []KeyPair{{Cert: dir + "/none.crt", Key: dir + "/none.key"}}}
-	if _, err := s.PrepareUpdate(address, faulty); !os.IsNotExist(unwrapped(err)) {
+	if _, err := s.PrepareUpdate(address, faulty); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("a missing file: %v", err)
 	}
 	moved := l
@@ -75,20 +76,6 @@ func TestPrepareUpdate_HoldsForNewConnections(t *testing.T) {
 	do(t, old.conn.Loop(), func() { send(old.conn, []byte("still here")) })
 	if got := string(readFull(t, nc, 10)); got != "still here" {
 		t.Errorf("the first connection got %q", got)
-	}
-}
-
-// unwrapped is the innermost error.
-func unwrapped(err error) error {
-	for {
-		u, ok := err.(interface{ Unwrap() error })
-		if !ok || u.Unwrap() == nil {
-			return err
-		}
-		if _, ok := err.(*os.PathError); ok {
-			return err
-		}
-		err = u.Unwrap()
 	}
 }
 

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"net/url"
 	"slices"
 	"strings"
 	"time"
@@ -88,8 +89,18 @@ func (c *configuration) checkUse(fault func(key, format string, args ...any)) {
 			fault(key, "is set, but tokens are not taken: there is none of jwt-keys, jwt-secret and jwt-jwks-url to check them by")
 		case strings.HasPrefix(key, "auth-http-") && c.AuthHTTPURL == "":
 			fault(key, "is set, but no server is asked: auth-http-url is empty")
+		case key == "jwt-jwks-ca" && plainHTTP(c.JWTJWKSURL):
+			fault(key, "is set, but no server is held to it: jwt-jwks-url is http://")
+		case key == "auth-http-ca" && plainHTTP(c.AuthHTTPURL):
+			fault(key, "is set, but no server is held to it: auth-http-url is http://")
 		}
 	}
+}
+
+// plainHTTP reports whether a server shows no certificate.
+func plainHTTP(raw string) bool {
+	u, err := url.Parse(raw)
+	return err == nil && u.Scheme == "http"
 }
 
 // checkAuthRanges holds the numbers to what makes sense.

@@ -179,13 +179,30 @@ func (c *configuration) finish() error {
 // onlyOnce leaves out faults that say the same: listeners share settings.
 func onlyOnce(faults []error) (once []error) {
 	said := map[string]bool{}
-	for _, f := range faults {
-		if !said[f.Error()] {
-			once = append(once, f)
+	for _, joined := range faults {
+		for _, f := range parts(joined) {
+			if !said[f.Error()] {
+				once = append(once, f)
+			}
+			said[f.Error()] = true
 		}
-		said[f.Error()] = true
 	}
 	return once
+}
+
+// parts are the errors that were joined to err, or err alone; none are nil's.
+func parts(err error) (all []error) {
+	joined, ok := err.(interface{ Unwrap() []error }) // one that is wrapped is one fault
+	switch {
+	case err == nil:
+	case ok:
+		for _, e := range joined.Unwrap() {
+			all = append(all, parts(e)...)
+		}
+	default:
+		all = []error{err}
+	}
+	return all
 }
 
 // checkAddresses finds sockets that are listened on twice.
@@ -219,6 +236,9 @@ func (c *configuration) checkAddresses(fault func(key, format string, args ...an
 func (c *configuration) checkAccess(fault func(key, format string, args ...any)) {
 	c.checkAuth(fault)
 	authenticated := len(c.methods()) > 0
+	if c.BanAuthFailures > 0 && !authenticated {
+		fault("ban-auth-failures", "is set, but nobody has to show who they are: no authentication (such as password-file or jwt-keys) is configured")
+	}
 	explicit := c.AllowAnonymous != nil
 	allow := !authenticated
 	if explicit {

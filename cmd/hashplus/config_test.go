@@ -271,7 +271,7 @@ func TestConfigFile_MistakesAreToldWithTheirLine(t *testing.T) {
 		"listeners:\n- url: ws://u@127.0.0.1:1":               ":2: listeners: url: a listener has no user",
 		"listeners:\n- url: ws://127.0.0.1:1\n  origins: [a]": `:2: listeners: origins: "a" is not an origin`,
 		"listeners:\n- url: ws://127.0.0.1:1\n  ping: -1s":    ":2: listeners: ping: -1s is not allowed",
-		"listeners:\n- url: ws://127.0.0.1:1\n  path: x":      `:2: listeners: path "x" does not begin with /`,
+		"listeners:\n- url: ws://127.0.0.1:1\n  path: x":      `:2: listeners: path: "x" does not begin with /`,
 		"listeners:\n- url: ws://10.0.0.1:1":                  ":2: listeners: ws://10.0.0.1:1 can be reached from other machines",
 		"listeners:\n- url: 'unix://'":                        ":2: listeners: the path of the socket is empty",
 	} {
@@ -356,7 +356,7 @@ func TestConfiguration_EveryValueReachesTheBroker(t *testing.T) {
 		"--queue-full=disconnect", "--max-subscriptions=13", "--max-topic-levels=14", "--max-topic-length=15",
 		"--max-user-properties=16", "--max-sessions=17", "--max-publish-rate=20", "--max-publish-bytes=21KiB",
 		"--max-retained-messages=22", "--max-retained-bytes=23KiB", "--ban-auth-failures=24", "--ban-connects=25",
-		"--ban-window=26s", "--ban-time=27s", "--ban-by=username,address", "--write-queue-bytes=18KiB", "--sys-interval=0",
+		"--ban-window=26s", "--ban-time=27s", "--ban-by=username,address", "--jwt-secret="+writeFile(t, "secret", strings.Repeat("s", 32)), "--write-queue-bytes=18KiB", "--sys-interval=0",
 		"--server-reference=other:1883", "--strict", "--ws=127.0.0.1:1", "--ws-path=/p", "--ws-origins=http://a,http://b",
 		"--ws-require-subprotocol", "--ws-deflate", "--ws-deflate-min-size=19", "--ws-ping=0", "--no-pong-grace")
 	if err != nil {

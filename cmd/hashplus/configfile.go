@@ -182,6 +182,9 @@ func (c *configFile) readListeners(list *yaml.Node) error {
 			if !ok {
 				return c.unknown(k, names(fields))
 			}
+			if _, list := target.(*[]string); list && v.Kind == yaml.ScalarNode && v.Tag != "!!null" {
+				v = &yaml.Node{Kind: yaml.SequenceNode, Line: v.Line, Content: []*yaml.Node{v}} // one value
+			}
 			if err := v.Decode(target); err != nil {
 				text := strings.TrimPrefix(err.Error(), "yaml: unmarshal errors:\n  ")
 				return c.errorf(v, "listeners: %s: %s", key, strings.TrimPrefix(text, fmt.Sprintf("line %d: ", v.Line)))

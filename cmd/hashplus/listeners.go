@@ -53,12 +53,11 @@ func (l *listenerConfig) finish(c *configuration) error {
 	} else if err := checkAddress(l.Address); err != nil {
 		return l.fault("%w", err)
 	}
-	if err := l.finishProxies(&c.proxyConfig); err != nil {
-		return l.fault("%w", err)
-	}
-	if err := l.finishTLS(&c.tlsConfig); err != nil {
-		return err
-	}
+	return errors.Join(l.finishProxies(&c.proxyConfig), l.finishTLS(&c.tlsConfig), l.finishWebSocket(c))
+}
+
+// finishWebSocket is the part of finish about WebSocket.
+func (l *listenerConfig) finishWebSocket(c *configuration) error {
 	if !l.upgrades() {
 		if l.Path != nil || l.Origins != nil || l.RequireSubprotocol != nil || l.Ping != nil ||
 			l.PongGrace != nil || l.Deflate != nil || l.DeflateMinSize != nil {
@@ -66,16 +65,17 @@ func (l *listenerConfig) finish(c *configuration) error {
 		}
 		return nil
 	}
+	var faults []error
 	if l.Path != nil && *l.Path != "" && !strings.HasPrefix(*l.Path, "/") {
-		return l.fault("path %q does not begin with /", *l.Path)
+		faults = append(faults, l.fault("path: %q does not begin with /", *l.Path))
 	}
 	for _, o := range l.Origins {
 		if err := checkOrigin(o); err != nil {
-			return l.fault("origins: %w", err)
+			faults = append(faults, l.fault("origins: %w", err))
 		}
 	}
 	if l.Ping != nil && *l.Ping < 0 {
-		return l.fault("ping: %s is not allowed; 0 or more is", *l.Ping)
+		faults = append(faults, l.fault("ping: %s is not allowed; 0s or more is", *l.Ping))
 	}
 	inherit(&l.Path, c.WSPath)
 	inherit(&l.RequireSubprotocol, c.WSRequireSubprotocol)
@@ -86,7 +86,7 @@ func (l *listenerConfig) finish(c *configuration) error {
 	if l.Origins == nil {
 		l.Origins = c.WSOrigins
 	}
-	return nil
+	return errors.Join(faults...)
 }
 
 // fault is an error about the listener.

@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -69,15 +70,29 @@ func (c *protection) check(fault func(key, format string, args ...any)) {
 			fault(key, "%s is not allowed; 1s or more is", d)
 		}
 	}
-	for _, key := range changed(c) {
-		if c.BanAuthFailures == 0 && c.BanConnects == 0 && strings.HasPrefix(key, "ban-") {
-			fault(key, "is set, but nobody is banned: ban-auth-failures and ban-connects are 0")
-		}
-	}
 	for _, what := range c.BanBy {
 		if what != "address" && what != "client-id" && what != "username" {
 			fault("ban-by", "%q is not one of address, client-id, username", what)
 		}
+	}
+	c.checkBans(fault)
+}
+
+// checkBans finds settings of bans that nobody would be banned by.
+func (c *protection) checkBans(fault func(key, format string, args ...any)) {
+	if c.BanAuthFailures == 0 && c.BanConnects == 0 {
+		for _, key := range changed(c) {
+			if strings.HasPrefix(key, "ban-") {
+				fault(key, "is set, but nobody is banned: ban-auth-failures and ban-connects are 0")
+			}
+		}
+	}
+	address := slices.Contains(c.BanBy, "address")
+	if c.BanAuthFailures > 0 && !address && !slices.Contains(c.BanBy, "username") {
+		fault("ban-auth-failures", "is set, but nobody is banned for that: ban-by has neither address nor username")
+	}
+	if c.BanConnects > 0 && !address && !slices.Contains(c.BanBy, "client-id") {
+		fault("ban-connects", "is set, but nobody is banned for that: ban-by has neither address nor client-id")
 	}
 }
 

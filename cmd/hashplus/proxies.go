@@ -2,7 +2,6 @@ package main
 
 import (
 	"errors"
-	"fmt"
 	"net/netip"
 	"slices"
 
@@ -41,31 +40,39 @@ func everybody(networks []string) string {
 
 // finishProxies checks the listener's proxies and fills in what it did not set.
 func (l *listenerConfig) finishProxies(c *proxyConfig) error {
+	var faults []error
+	fault := func(format string, args ...any) { faults = append(faults, l.fault(format, args...)) }
 	if _, err := transport.ParseNetworks(l.TrustedProxies); err != nil {
-		return fmt.Errorf("trusted-proxies: %w", err)
+		fault("trusted-proxies: %w", err)
 	}
 	if l.TrustedProxies == nil {
 		l.TrustedProxies = c.TrustedProxies
 	}
+	own := l.ProxyProtocol != nil
 	inherit(&l.ProxyProtocol, c.ProxyProtocol)
-	if _, ok := proxyProtocols[*l.ProxyProtocol]; !ok {
-		return fmt.Errorf("proxy-protocol: %q is not one of off, required, optional", *l.ProxyProtocol)
-	}
-	if *l.ProxyProtocol != "off" && len(l.TrustedProxies) == 0 {
-		return errors.New("proxy-protocol: without trusted-proxies nobody could send a header")
+	const unsent = "proxy-protocol: without trusted-proxies nobody could send a header"
+	switch _, ok := proxyProtocols[*l.ProxyProtocol]; {
+	case !ok:
+		fault("proxy-protocol: %q is not one of off, required, optional", *l.ProxyProtocol)
+	case *l.ProxyProtocol == "off" || len(l.TrustedProxies) > 0:
+	case own:
+		fault(unsent)
+	default:
+		faults = append(faults, errors.New(unsent)) // the flag's, once for all listeners
 	}
 	if !l.upgrades() {
 		if l.ForwardedHeader != nil {
-			return fmt.Errorf("forwarded-header is for ws:// and wss://, not %s://", l.Network)
+			fault("forwarded-header is for ws:// and wss://, not %s://", l.Network)
 		}
-		return nil
+		return errors.Join(faults...)
 	}
 	inherit(&l.ForwardedHeader, c.ForwardedHeader)
 	switch *l.ForwardedHeader {
 	case transport.XForwardedFor, transport.Forwarded, "none":
-		return nil
+	default:
+		fault("forwarded-header: %q is not one of X-Forwarded-For, Forwarded, none", *l.ForwardedHeader)
 	}
-	return fmt.Errorf("forwarded-header: %q is not one of X-Forwarded-For, Forwarded, none", *l.ForwardedHeader)
+	return errors.Join(faults...)
 }
 
 var proxyProtocols = map[string]transport.ProxyProtocol{ //nolint:gochecknoglobals // a table

@@ -475,11 +475,11 @@ func TestReload_EachKeyHasItsEffectOrIsNamed(t *testing.T) {
 		{keys: "max-retained-bytes", to: "max-retained-bytes: 1KiB", see: func(s *subject) string {
 			return says(nil, publishing(another("a"), strings.Repeat("x", 2000), 3))(s)
 		}},
-		{keys: "ban-auth-failures", to: "ban-auth-failures: 9", elsewhere: "broker: TestBans_ForFailedAuthentications; loopback is exempt"},
+		{keys: "ban-auth-failures", base: withJWT, to: "ban-auth-failures: 9", elsewhere: "broker: TestBans_ForFailedAuthentications; loopback is exempt"},
 		{keys: "ban-connects", to: "ban-connects: 9", elsewhere: "broker: TestBans_ForFlapping; loopback is exempt"},
 		{keys: "ban-window", base: "ban-connects: 9", to: "ban-window: 9s", elsewhere: "broker: TestBans_EndAndAreBounded"},
 		{keys: "ban-time", base: "ban-connects: 9", to: "ban-time: 9s", elsewhere: "broker: TestBans_EndAndAreBounded"},
-		{keys: "ban-by", base: "ban-connects: 9", to: "ban-by: username", elsewhere: "broker: TestBans_ByUsername"},
+		{keys: "ban-by", base: "ban-connects: 9", to: "ban-by: address", elsewhere: "broker: TestBans_ByUsername"},
 		{keys: "write-queue-bytes", to: "write-queue-bytes: 9KiB", elsewhere: "broker: TestSetOptions_LimitsHoldAtOnce"},
 		{keys: "write-stall", to: "write-stall: 9s", elsewhere: "transport: TestSetOptions_IsInForceAtOnce"},
 		{keys: "strict", to: "strict: true", see: endsWithin(500*time.Millisecond, func(s *subject) net.Conn {

@@ -71,40 +71,53 @@ func (l *listenerConfig) finishTLS(c *tlsConfig) error {
 	}
 	inherit(&full.MinVersion, c.TLSMinVersion)
 	inherit(&full.ClientAuth, c.TLSClientAuth)
-	inherit(&full.CertUsername, c.TLSUsername)
 	asked := *full.ClientAuth != "none"
 	if asked {
 		inherit(&full.ClientCA, c.TLSClientCA)
+		inherit(&full.CertUsername, c.TLSUsername)
 		if t.CRL == nil {
 			full.CRL = c.TLSCRL
 		}
 	}
 	inherit(&full.ClientCA, "")
+	inherit(&full.CertUsername, "cn")
 	spec, err := full.spec()
-	switch {
-	case err != nil:
+	if err != nil {
 		return l.fault("%w", err)
-	case len(full.Cert) == 0 && len(full.Key) == 0:
-		return l.fault("TLS needs a certificate and its key: set tls-cert and tls-key")
-	case len(full.Cert) != len(full.Key):
-		return fault("cert", fmt.Errorf("there are %d certificates and %d keys; each certificate has its own key, in the same place", len(full.Cert), len(full.Key)))
+	}
+	var faults []error
+	certs, keys := len(full.Cert), len(full.Key)
+	const unpaired = "there are %d certificates and %d keys; each certificate has its own key, in the same place"
+	switch {
+	case certs+keys == 0:
+		faults = append(faults, l.fault("TLS needs a certificate and its key: set tls-cert and tls-key"))
+	case certs < keys:
+		faults = append(faults, fault("cert", fmt.Errorf(unpaired, certs, keys)))
+	case certs > keys:
+		faults = append(faults, fault("key", fmt.Errorf(unpaired, certs, keys)))
+	}
+	switch {
 	case asked && *full.ClientCA == "":
-		return fault("client-ca", fmt.Errorf("is not set, but clients are asked for certificates (client-auth is %s), and somebody has to have signed these", *full.ClientAuth))
-	case !asked && (*full.ClientCA != "" || len(full.CRL) > 0):
-		return l.fault("client-ca or crl is set, but client-auth is none: no client is asked for a certificate")
+		faults = append(faults, fault("client-ca", fmt.Errorf("is not set, but clients are asked for certificates (client-auth is %s), and somebody has to have signed these", *full.ClientAuth)))
+		spec.ClientAuth = transport.ClientAuthNone // there is no file to check
+	case !asked && (*full.ClientCA != "" || len(full.CRL) > 0 || *full.CertUsername != "cn"):
+		faults = append(faults, l.fault("client-ca, crl or cert-username is set, but client-auth is none: no client is asked for a certificate"))
 	}
-	if err := spec.Validate(); err != nil {
-		return l.fault("TLS: %w", err)
+	for _, err := range parts(spec.Check("", slog.New(slog.DiscardHandler))) {
+		var file *transport.TLSFileError
+		if errors.As(err, &file) {
+			faults = append(faults, fault(file.For, file.Err))
+		} else {
+			faults = append(faults, l.fault("TLS: %w", err))
+		}
 	}
-	var file *transport.TLSFileError
-	switch err := spec.Check("", slog.New(slog.DiscardHandler)); {
-	case errors.As(err, &file):
-		return fault(file.For, file.Err)
-	case err != nil:
-		return l.fault("TLS: %w", err)
+	if len(faults) == 0 {
+		if err := spec.Validate(); err != nil {
+			return l.fault("TLS: %w", err)
+		}
+		*t = full
 	}
-	*t = full
-	return nil
+	return errors.Join(faults...)
 }
 
 // spec is what the transport is to know of it.
@@ -134,14 +147,16 @@ func (t *listenerTLS) spec() (*transport.TLS, error) {
 func (c *tlsConfig) check(listeners []listenerConfig, fault func(key, format string, args ...any)) {
 	used := slices.ContainsFunc(listeners, func(l listenerConfig) bool { return l.withTLS() })
 	asked := slices.ContainsFunc(listeners, func(l listenerConfig) bool {
-		// What could not be finished has a fault of its own.
-		return l.withTLS() && (l.ClientAuth == nil || *l.ClientAuth != "none")
+		if l.ClientAuth == nil { // its TLS has a fault
+			return l.withTLS() && c.TLSClientAuth != "none"
+		}
+		return l.withTLS() && *l.ClientAuth != "none"
 	})
 	for _, key := range changed(c) {
 		switch {
 		case !used:
 			fault(key, "is set, but no listener speaks TLS: there is neither wss nor tls")
-		case !asked && (key == "tls-client-ca" || key == "tls-crl"):
+		case !asked && (key == "tls-client-ca" || key == "tls-crl" || key == "tls-username"):
 			fault(key, "is set, but no listener asks clients for certificates: tls-client-auth is none")
 		}
 	}

@@ -22,10 +22,12 @@ func TestConfiguration_TLSRefusalsNameTheKey(t *testing.T) {
 		want []string
 	}{
 		"no certificate":        {[]string{"--wss=127.0.0.1:0"}, []string{"wss: ", "tls-cert", "tls-key"}},
-		"no key":                {[]string{"--tls=127.0.0.1:0", "--tls-cert", cert}, []string{"tls-cert: ", "1 certificates and 0 keys"}},
+		"no key":                {[]string{"--tls=127.0.0.1:0", "--tls-cert", cert}, []string{"tls-key: ", "1 certificates and 0 keys"}},
 		"missing file":          {[]string{"--tls=127.0.0.1:0", "--tls-cert", "/does/not/exist", "--tls-key", key}, []string{"tls-cert: ", "/does/not/exist"}},
 		"missing key":           {[]string{"--tls=127.0.0.1:0", "--wss=127.0.0.1:0", "--tls-cert", cert, "--tls-key", "/does/not/exist"}, []string{"tls-key: ", "/does/not/exist"}},
-		"no pair":               {[]string{"--tls=127.0.0.1:0", "--tls-cert", other, "--tls-key", key}, []string{other, key, "does not match"}},
+		"no pair":               {[]string{"--tls=127.0.0.1:0", "--tls-cert", other, "--tls-key", key}, []string{"tls-key: " + key + " with " + other, "does not match"}},
+		"no certificate in it":  {[]string{"--tls=127.0.0.1:0", "--tls-cert", nonsense, "--tls-key", key}, []string{"tls-cert: " + nonsense}},
+		"no key in it":          {[]string{"--tls=127.0.0.1:0", "--tls-cert", cert, "--tls-key", nonsense}, []string{"tls-key: " + nonsense}},
 		"nothing uses it":       {append([]string{"--ws=127.0.0.1:0"}, pair...), []string{"tls-cert: ", "neither wss nor tls"}},
 		"no CA":                 {append([]string{"--wss=127.0.0.1:0", "--tls-client-auth=required"}, pair...), []string{"tls-client-ca: is not set", "client-auth is required"}},
 		"CA that is none":       {append([]string{"--wss=127.0.0.1:0", "--tls-client-auth=required", "--tls-client-ca", nonsense}, pair...), []string{"tls-client-ca: " + nonsense, "no certificate"}},

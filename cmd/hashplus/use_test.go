@@ -27,7 +27,10 @@ func TestConfiguration_SettingsWithoutUseAreRefused(t *testing.T) {
 		"--tls-key=nope.pem":           "tls-key: is set, but no listener speaks TLS",
 		"--tls-min-version=1.3":        "tls-min-version: is set, but no listener speaks TLS",
 		"--forwarded-header=Forwarded": "forwarded-header: is set, but no proxy is believed",
+		"--tls-username=email":         "tls-username: is set, but no listener speaks TLS",
 		"--ban-time=1h":                "ban-time: is set, but nobody is banned",
+		"--ban-by=username":            "ban-by: is set, but nobody is banned",
+		"--ban-auth-failures=3":        "ban-auth-failures: is set, but nobody has to show who they are",
 		"--min-free=1GiB":              "min-free: is set, but nothing is kept on disk",
 		"--sync=interval=1s":           "sync: is set, but nothing is kept on disk",
 	} {
@@ -35,12 +38,39 @@ func TestConfiguration_SettingsWithoutUseAreRefused(t *testing.T) {
 			t.Errorf("%s: exit %d, %q does not say once %q", flag, code, stderr, want)
 		}
 	}
+	for _, c := range []struct{ flag, with, want string }{
+		{"--ban-connects=3", "--ban-by=username", "ban-connects: is set, but nobody is banned for that"},
+		{"--ban-connects=3", "--ban-by=", "ban-connects: is set, but nobody is banned for that"},
+		{"--ban-auth-failures=3", "--ban-by=client-id", "ban-auth-failures: is set, but nobody is banned for that"},
+		{"--auth-http-ca=nope", "--auth-http-url=http://127.0.0.1/", "auth-http-ca: is set, but no server is held to it"},
+		{"--jwt-jwks-ca=nope", "--jwt-jwks-url=http://127.0.0.1/", "jwt-jwks-ca: is set, but no server is held to it"},
+	} {
+		if code, _, stderr := check(t, c.flag, c.with); code != exitUsage || strings.Count(stderr, c.want) != 1 {
+			t.Errorf("%s %s: exit %d, %q does not say once %q", c.flag, c.with, code, stderr, c.want)
+		}
+	}
 	cert, key := certificate(t)
-	for _, flag := range []string{"--tls-client-ca=" + cert, "--tls-crl=" + cert} {
+	for _, flag := range []string{"--tls-client-ca=" + cert, "--tls-crl=" + cert, "--tls-username=dns"} {
 		code, _, stderr := check(t, "--wss=127.0.0.1:1", "--tls-cert", cert, "--tls-key", key, flag)
 		if code != exitUsage || !strings.Contains(stderr, "no listener asks clients for certificates") {
 			t.Errorf("%s: exit %d: %s", flag, code, stderr)
 		}
+	}
+}
+
+func TestConfiguration_SettingsWithoutUseAreRefusedFromAllSources(t *testing.T) {
+	const want = "jwt-issuer: is set, but tokens are not taken"
+	if code, _, stderr := check(t, "--config", writeFile(t, "c.yaml", "jwt-issuer: x")); code != exitUsage || !strings.Contains(stderr, want) {
+		t.Errorf("file: exit %d: %s", code, stderr)
+	}
+	file := writeFile(t, "d.yaml", "listeners: [{url: 'wss://127.0.0.1:1', cert-username: email}]")
+	cert, key := certificate(t)
+	if code, _, stderr := check(t, "--config", file, "--tls-cert", cert, "--tls-key", key); code != exitUsage || !strings.Contains(stderr, "cert-username is set, but client-auth is none") {
+		t.Errorf("listener: exit %d: %s", code, stderr)
+	}
+	t.Setenv("HASHPLUS_JWT_ISSUER", "x")
+	if code, _, stderr := check(t); code != exitUsage || !strings.Contains(stderr, want) {
+		t.Errorf("environment: exit %d: %s", code, stderr)
 	}
 }
 
@@ -60,12 +90,28 @@ func TestConfiguration_EachFaultIsToldOnce(t *testing.T) {
 		"--ws-ping=-1s": "ping: -1s", "--ws-origins=example.com": "is not an origin", "--ws-path=foo": "does not begin",
 		"--trusted-proxies=x": "is not an address", "--proxy-protocol=required": "without trusted-proxies",
 	} {
-		if code, _, stderr := check(t, flag, "--ws=127.0.0.1:1", "--ws=127.0.0.1:2"); code != exitUsage || strings.Count(stderr, key) != 1 {
+		if code, _, stderr := check(t, flag, "--ws=127.0.0.1:1", "--ws=127.0.0.1:2", "--tcp=127.0.0.1:3"); code != exitUsage || strings.Count(stderr, key) != 1 {
 			t.Errorf("%s: exit %d: %s", flag, code, stderr)
 		}
 	}
-	if _, _, stderr := check(t, "--wss=127.0.0.1:1", "--tls=127.0.0.1:2", "--tls-cert=nope", "--tls-key=nope"); strings.Count(stderr, "nope") != 1 {
+	if _, _, stderr := check(t, "--wss=127.0.0.1:1", "--tls=127.0.0.1:2", "--tls-cert=nope", "--tls-key=nope"); strings.Count(stderr, "nope") != 2 {
 		t.Errorf("%s", stderr)
+	}
+}
+
+func TestConfiguration_AllFaultsAreToldAtOnce(t *testing.T) {
+	_, _, stderr := check(t, "--wss=127.0.0.1:1", "--tls-cert=a", "--tls-key=b", "--tls-client-auth=required", "--tls-client-ca=c", "--tls-crl=d", "--max-qos=3")
+	for _, want := range []string{"tls-cert: open a: ", "tls-key: stat b: ", "tls-client-ca: open c: ", "tls-crl: open d: ", "max-qos: 3"} {
+		if strings.Count(stderr, want) != 1 {
+			t.Errorf("%q does not say once %q", stderr, want)
+		}
+	}
+	file := writeFile(t, "c.yaml", "listeners:\n- {url: 'wss://127.0.0.1:1', trusted-proxies: x, cert: y, key: z, path: p, origins: o, ping: -1s}\n")
+	_, _, stderr = check(t, "--config", file)
+	for _, setting := range []string{"trusted-proxies", "cert", "key", "path", "origins", "ping"} {
+		if strings.Count(stderr, "c.yaml:2: listeners: "+setting+": ") != 1 {
+			t.Errorf("%q does not say once what is wrong with %s", stderr, setting)
+		}
 	}
 }
 
