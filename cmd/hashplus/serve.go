@@ -69,14 +69,10 @@ func serveFlags(ctx *kong.Context) []*kong.Flag {
 // ends.
 func (c *serveCommand) Run(env *environment, ctx *kong.Context) error {
 	flags := serveFlags(ctx)
-	strange, likely := unknownVariables(os.Environ(), flags)
-	if err := errors.Join(c.finish(), likely); err != nil {
+	if err := errors.Join(c.finish(), unknownVariables(os.Environ(), flags)); err != nil {
 		return usageError{err}
 	}
 	r := newReloader(env, &c.configuration, flags)
-	if len(strange) > 0 {
-		r.log.Warn("environment variables that set nothing", "names", strings.Join(strange, " "))
-	}
 	o := c.brokerOptions()
 	o.Logger = r.log
 	who, err := c.access(&o, r.log)

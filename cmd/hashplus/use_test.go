@@ -1,9 +1,14 @@
 package main
 
 import (
+	"io/fs"
 	"os"
+	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
+
+	"github.com/alecthomas/kong"
 )
 
 // Whoever sets something about security or durability thinks that it holds. Where
@@ -133,22 +138,73 @@ func TestConfiguration_UnwiseFilesAndNetworksAreToldByCheckToo(t *testing.T) {
 	}
 }
 
-func TestEnvironment_NamesThatAreNearlyOursAreRefused(t *testing.T) {
-	for name, meant := range map[string]string{"HASHPLUS_PASSWORD_FIL": "HASHPLUS_PASSWORD_FILE", "HASHPLUS_LOOP": "HASHPLUS_LOOPS"} {
+func TestEnvironment_UnknownNamesAreRefused(t *testing.T) {
+	for name, want := range map[string]string{
+		"HASHPLUS_PASSWORD_FIL": "; did you mean HASHPLUS_PASSWORD_FILE?", "HASHPLUS_LOOP": "; did you mean HASHPLUS_LOOPS?",
+		"HASHPLUS_ACL_FILE": "; did you mean HASHPLUS_ACL?", "HASHPLUS_TLS_CERT_FILE": "; did you mean HASHPLUS_TLS_CERT?",
+		"HASHPLUS_FROBNICATE": "; hashplus serve --help names", "HASHPLUS_TCP_PORT": "; did you mean HASHPLUS_TCP?",
+	} {
 		t.Run(name, func(t *testing.T) {
-			t.Setenv(name, "1")
-			code, _, stderr := check(t)
-			if code != exitUsage || !strings.Contains(stderr, name+"; did you mean "+meant+"?") {
+			t.Setenv(name, "hushhush")
+			code, _, stderr := check(t, "--max-qos=3")
+			if code != exitUsage || strings.Count(stderr, "unknown environment variable "+name+want) != 1 || strings.Contains(stderr, "hushhush") {
 				t.Errorf("exit %d: %s", code, stderr)
+			}
+			if !strings.Contains(stderr, "max-qos: 3") {
+				t.Errorf("the other fault is not told: %s", stderr)
+			}
+			if code, _, stderr := command(t, "version"); code != exitOK {
+				t.Errorf("version: exit %d: %s", code, stderr)
 			}
 		})
 	}
-	// A Service of Kubernetes is not meant for us; what else there is sets nothing.
-	for _, name := range []string{"HASHPLUS_PORT", "HASHPLUS_PORT_1883_TCP_ADDR", "HASHPLUS_SERVICE_HOST", "HASHPLUS_FROBNICATE"} {
-		t.Setenv(name, "1")
+}
+
+// What Kubernetes makes of the Services hashplus and hashplus-metrics, what clients
+// have, and what our own tests have, is not meant for the broker.
+func TestEnvironment_NamesThatAreNotForTheBrokerAreLeftAlone(t *testing.T) {
+	for name, value := range map[string]string{
+		"HASHPLUS_PORT": "tcp://10.0.0.1:1883", "HASHPLUS_PORT_1883_TCP_ADDR": "10.0.0.1", "HASHPLUS_PORT_1883_TCP": "tcp://10.0.0.1:1883",
+		"HASHPLUS_SERVICE_HOST": "10.0.0.1", "HASHPLUS_SERVICE_PORT_MQTT": "1883", "HASHPLUS_METRICS_PORT": "tcp://10.0.0.2:80",
+		"HASHPLUS_METRICS_SERVICE_HOST": "10.0.0.2", "HASHPLUS_METRICS_SERVICE_PORT": "80", "HASHPLUS_CLIENT_TOPIC": "a",
+	} {
+		t.Setenv(name, value)
 	}
-	code, _, stderr := check(t)
-	if code != 0 || !strings.Contains(stderr, "names=HASHPLUS_FROBNICATE\n") {
+	if code, _, stderr := check(t); code != 0 || stderr != "" {
 		t.Errorf("exit %d: %s", code, stderr)
+	}
+	var flags []*kong.Flag
+	for _, node := range newParser(&commands{}, &environment{ctx: t.Context()}).Model.Children {
+		if node.Name == "serve" {
+			flags = node.Flags
+		}
+	}
+	name := regexp.MustCompile(`HASHPLUS_[A-Z0-9_]+`)
+	looked := 0
+	err := filepath.WalkDir("../..", func(path string, d fs.DirEntry, err error) error {
+		switch {
+		case err != nil:
+			return err
+		case d.IsDir() && d.Name() == ".git", d.IsDir() && d.Name() == "bench-results":
+			return filepath.SkipDir
+		case d.IsDir(), d.Name() == "use_test.go": // this file makes some up
+			return nil
+		case filepath.Ext(path) != ".go" && d.Name() != "Makefile" && !strings.Contains(path, ".ci"):
+			return nil
+		}
+		text, err := os.ReadFile(path)
+		for _, found := range name.FindAllString(string(text), -1) {
+			if strings.HasSuffix(found, "_") {
+				continue // the beginning of names
+			}
+			looked++
+			if err := unknownVariables([]string{found + "=1"}, flags); err != nil {
+				t.Errorf("%s: %v", path, err)
+			}
+		}
+		return err
+	})
+	if err != nil || looked < 20 {
+		t.Errorf("%d variables, %v", looked, err)
 	}
 }
