@@ -25,7 +25,10 @@ func (c *client) fail(err error) {
 		reason, clause, detail = we.Reason, we.Clause, we.Detail
 		told = detail
 	}
-	args := []any{"remote", c.remote(), "reason", reason.String(), "detail", detail}
+	args := []any{"remote", c.remote(), "reason", reason.String()}
+	if detail != "" {
+		args = append(args, "detail", detail)
+	}
 	if id := c.clientID(); id != "" {
 		args = append(args, "client", id)
 	}
