@@ -205,33 +205,6 @@ func parts(err error) (all []error) {
 	return all
 }
 
-// checkAddresses finds sockets that are listened on twice.
-func (c *configuration) checkAddresses(fault func(key, format string, args ...any)) {
-	taken := map[string]string{} // the keys by address
-	take := func(key, address string) {
-		switch first, ok := taken[address]; {
-		case strings.HasSuffix(address, ":0"):
-		case ok && first != key:
-			fault(key, "%s is listened on twice, by %s too", address, first)
-		case ok:
-			fault(key, "%s is listened on twice", address)
-		default:
-			taken[address] = key
-		}
-	}
-	for i := range c.Listeners {
-		take(c.Listeners[i].key, c.Listeners[i].Address)
-	}
-	if c.Health == "" {
-		return
-	}
-	if err := checkAddress(c.Health); err != nil {
-		fault("health", "%v", err)
-		return
-	}
-	take("health", c.Health)
-}
-
 // checkAccess settles who may connect without a name.
 func (c *configuration) checkAccess(fault func(key, format string, args ...any)) {
 	c.checkAuth(fault)

@@ -104,6 +104,13 @@ func TestConfiguration_EachFaultIsToldOnce(t *testing.T) {
 	}
 }
 
+func TestConfiguration_AddressesThatOnlyLookAlikeAreTaken(t *testing.T) {
+	code, _, stderr := check(t, "--tcp=127.0.0.1:9", "--ws=127.0.0.2:9,127.0.0.1:8,127.0.0.1:0", "--health=[::1]:9", "--unix=9", "--unix=8", "--tcp=127.0.0.1:0,:0", "--allow-anonymous")
+	if code != 0 {
+		t.Errorf("exit %d: %s", code, stderr)
+	}
+}
+
 func TestConfiguration_AllFaultsAreToldAtOnce(t *testing.T) {
 	_, _, stderr := check(t, "--wss=127.0.0.1:1", "--tls-cert=a", "--tls-key=b", "--tls-client-auth=required", "--tls-client-ca=c", "--tls-crl=d", "--max-qos=3")
 	for _, want := range []string{"tls-cert: open a: ", "tls-key: stat b: ", "tls-client-ca: open c: ", "tls-crl: open d: ", "max-qos: 3"} {
