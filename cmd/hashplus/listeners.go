@@ -16,8 +16,9 @@ import (
 // listenerConfig is one listener. What a listener does not set, it takes from
 // the ws- flags.
 type listenerConfig struct {
-	key     string // what it came from, for messages
-	listens string // its URL, once it listens
+	key     string          // what it came from, for messages
+	listens string          // its URL, once it listens
+	own     *listenerConfig // what was written, before finish filled in the rest
 
 	URL     string // of the file: ws://host:port/path, tcp://host:port, unix:///path; wss and tls
 	Network string // ws, wss, tcp, tls or unix
@@ -41,6 +42,8 @@ type listenerConfig struct {
 // finish checks the listener and fills in what it did not set. What it takes from
 // flags is checked where they are.
 func (l *listenerConfig) finish(c *configuration) error {
+	own := *l
+	l.own = &own
 	if l.URL != "" {
 		if err := l.parseURL(); err != nil {
 			return l.fault("%w", err)

@@ -179,8 +179,24 @@ func sameSockets(a, b []listenerConfig) bool {
 	return len(a) == len(b) && !slices.Contains(matched(a, b), -1)
 }
 
-// sameListener compares two listeners, not where they were written.
+// sameListener compares two listeners, not where or how they were written.
 func sameListener(a, b listenerConfig) bool {
-	a.key, b.key, a.URL, b.URL = "", "", "", ""
+	for _, l := range []*listenerConfig{&a, &b} {
+		l.key, l.URL, l.listens, l.own = "", "", "", nil
+	}
 	return reflect.DeepEqual(a, b)
+}
+
+// sameListeners reports whether two lists of listeners have the same sockets, and
+// their listeners the same settings but for what they take from flags.
+func sameListeners(a, b []listenerConfig) bool {
+	if !sameSockets(a, b) {
+		return false
+	}
+	for i, j := range matched(a, b) {
+		if !sameListener(a[i], b[j]) && !sameListener(*a[i].own, *b[j].own) {
+			return false
+		}
+	}
+	return true
 }

@@ -144,12 +144,12 @@ func (r *reloader) reload() {
 		return
 	}
 	files := digests(next)
-	moved := !sameSockets(r.running.Listeners, next.Listeners)
+	listeners := sameListeners(r.running.Listeners, next.Listeners)
 	for _, a := range apply {
 		a()
 	}
 	changed, waiting := r.adopt(next, flags)
-	if moved {
+	if !listeners {
 		changed = append([]string{"listeners"}, changed...)
 	}
 	if len(waiting) > 0 {
@@ -160,9 +160,14 @@ func (r *reloader) reload() {
 	if len(changed)+len(anew) == 0 {
 		changed = []string{"nothing"}
 	}
-	args := []any{"changed", strings.Join(changed, " ")}
-	if len(anew) > 0 {
-		args = append(args, "read-again", strings.Join(anew, " ")) // the keys of files with other contents
+	var args []any
+	for _, a := range []struct {
+		name string
+		keys []string
+	}{{"changed", changed}, {"read-again", anew}} { // the second: of files with other contents
+		if len(a.keys) > 0 {
+			args = append(args, a.name, strings.Join(a.keys, " "))
+		}
 	}
 	r.log.Info("reloaded", args...)
 }

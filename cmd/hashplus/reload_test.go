@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"net/url"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -210,10 +211,83 @@ func TestReload_NamesTheFilesThatSaySomethingElse(t *testing.T) {
 	rules := writeFile(t, "acl", "topic read a\n")
 	s := serve(t, "--acl="+rules, "--tcp=127.0.0.1:0")
 	rewrite(t, rules, "topic readwrite a\n")
-	if log := s.reload(); !strings.Contains(log, "msg=reloaded changed=\"\" read-again=acl") {
+	if log := s.reload(); !strings.Contains(log, "msg=reloaded read-again=acl\n") {
 		t.Errorf("the log says %s", log)
 	}
 	if log := s.reload(); !strings.Contains(log, "msg=reloaded changed=nothing") {
 		t.Errorf("the log says %s", log)
+	}
+}
+
+// Each file has the name of its key, also where a listener names it.
+func TestReload_NamesEachKindOfFile(t *testing.T) {
+	certs := [][2]string{}
+	for range 2 {
+		cert, key := certificate(t)
+		certs = append(certs, [2]string{cert, key})
+	}
+	dir := t.TempDir()
+	at := func(name string) string { return filepath.Join(dir, name) }
+	put := func(n int) {
+		t.Helper()
+		copyFile(t, certs[n][0], at("cert"))
+		copyFile(t, certs[n][1], at("key"))
+		copyFile(t, certs[n][0], at("ca"))
+		for name, text := range map[string]string{"passwords": "", "secret": strings.Repeat("s", 32), "acl": "topic read a\n"} {
+			if err := os.WriteFile(at(name), []byte(text+strings.Repeat("\n", n)), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	put(0)
+	file := writeFile(t, "c.yaml", "listeners: [{url: 'wss://127.0.0.1:0', cert: "+at("cert")+", key: "+at("key")+", client-auth: optional, client-ca: "+at("ca")+"}]\n"+
+		"password-file: "+at("passwords")+"\njwt-secret: "+at("secret")+"\nacl: "+at("acl")+"\n")
+	s := serve(t, "--config="+file)
+	put(1)
+	if log := s.reload(); !strings.Contains(log, `msg=reloaded read-again="acl jwt-secret password-file tls-cert tls-client-ca tls-key"`) {
+		t.Errorf("the log says %s", log)
+	}
+}
+
+// A listener's own settings have no keys of their own; what it takes from flags is
+// named by these.
+func TestReload_NamesListenersWithOtherSettings(t *testing.T) {
+	file := writeFile(t, "c.yaml", "listeners: [{url: 'ws://127.0.0.1:0', ping: 10s}]\n")
+	s := serve(t, "--config="+file)
+	for _, step := range []struct{ text, want string }{
+		{"listeners: [{url: 'ws://127.0.0.1:0', ping: 20s}]\n", "changed=listeners\n"},
+		{"\nlisteners: [{url: 'ws://127.0.0.1:0', ping: 20s}]\n", "changed=nothing\n"}, // on another line
+		{"listeners: [{url: 'ws://127.0.0.1:0', ping: 20s}]\nws-path: /p\n", "changed=ws-path\n"},
+		{"listeners: [{url: 'ws://127.0.0.1:0', ping: 30s}]\nws-path: /q\n", "changed=\"listeners ws-path\"\n"},
+	} {
+		rewrite(t, file, step.text)
+		if log := s.reload(); !strings.Contains(log, "msg=reloaded "+step.want) {
+			t.Errorf("%s: the log says %s", step.text, log)
+		}
+	}
+}
+
+// A setting without use is a fault at a reload, too: what was in force stays so.
+func TestReload_RefusesSettingsWithoutUse(t *testing.T) {
+	secret := writeFile(t, "secret", strings.Repeat("s", 32))
+	file := writeFile(t, "c.yaml", "jwt-secret: "+secret+"\njwt-issuer: us\n")
+	s := serve(t, "--config="+file, "--tcp=127.0.0.1:0")
+	rewrite(t, file, "jwt-issuer: us\n")
+	if log := s.reload(); !strings.Contains(log, "jwt-issuer: is set, but tokens are not taken") || !strings.Contains(log, "not reloaded") {
+		t.Errorf("the log says %s", log)
+	}
+	if code, _, stderr := command(t, "pub", "-u", s.urls[0], "-t", "a", "-m", "b"); code != exitRefused {
+		t.Errorf("somebody without a token is let in: exit %d, %s", code, stderr)
+	}
+}
+
+func copyFile(t *testing.T, from, to string) {
+	t.Helper()
+	text, err := os.ReadFile(from)
+	if err == nil {
+		err = os.WriteFile(to, text, 0o600)
+	}
+	if err != nil {
+		t.Fatal(err)
 	}
 }
