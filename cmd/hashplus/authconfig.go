@@ -104,15 +104,15 @@ func plainHTTP(raw string) bool {
 }
 
 // checkAuthRanges holds the numbers to what makes sense.
-func (c *configuration) checkAuthRanges(within func(key string, v, lo, hi int64), between func(key string, v, lo, hi Duration)) {
+func (c *configuration) checkAuthRanges(fault func(key, format string, args ...any), between func(key string, v, lo, hi Duration)) {
 	// What is revoked, or has ended, is let in for that much longer.
 	between("jwt-jwks-refresh", c.JWTJWKSRefresh, Duration(time.Second), Duration(24*time.Hour))
 	between("jwt-clock-skew", c.JWTClockSkew, 0, Duration(10*time.Minute))
 	between("auth-http-timeout", c.AuthHTTPTimeout, Duration(time.Millisecond), Duration(time.Minute))
-	within("auth-http-concurrency", int64(c.AuthHTTPConcurrency), 1, 64) // the broker asks for no more clients at once
+	checkNumber(fault, "auth-http-concurrency", c.AuthHTTPConcurrency)
 	between("auth-http-cache", c.AuthHTTPCache, 0, Duration(24*time.Hour))
 	between("auth-http-cache-refused", c.AuthHTTPCacheRefused, 0, Duration(24*time.Hour))
-	within("auth-http-cache-size", int64(c.AuthHTTPCacheSize), 1, 1_000_000)
+	checkNumber(fault, "auth-http-cache-size", c.AuthHTTPCacheSize)
 }
 
 // checkTokenSources holds cookies to a list of origins: a browser adds them to

@@ -4,7 +4,6 @@ import (
 	"encoding"
 	"errors"
 	"fmt"
-	"math"
 	"os"
 	"reflect"
 	"strings"
@@ -246,16 +245,6 @@ func (c *configuration) checkAccess(fault func(key, format string, args ...any))
 
 // checkRanges holds the numbers to what the protocol and the broker allow.
 func (c *configuration) checkRanges(fault func(key, format string, args ...any)) {
-	within := func(key string, v, lo, hi int64) {
-		if v < lo || v > hi {
-			fault(key, "%d is not allowed; from %d to %d is", v, lo, hi)
-		}
-	}
-	sizeWithin := func(key string, v, lo, hi Size) {
-		if v < lo || v > hi {
-			fault(key, "%s is not allowed; from %s to %s is", v, lo, hi)
-		}
-	}
 	atLeast := func(key string, v, lo Duration) {
 		if v < lo {
 			fault(key, "%s is not allowed; %s or more is", v, lo)
@@ -269,35 +258,35 @@ func (c *configuration) checkRanges(fault func(key, format string, args ...any))
 			fault("ws-origins", "%v", err)
 		}
 	}
-	sizeWithin("ws-deflate-min-size", c.WSDeflateMinSize, 0, math.MaxInt32)
+	checkSize(fault, "ws-deflate-min-size", c.WSDeflateMinSize)
 	atLeast("ws-ping", c.WSPing, 0)
 
-	within("max-keepalive", int64(c.MaxKeepalive), 0, 65535)
-	within("receive-maximum", int64(c.ReceiveMaximum), 1, 65535)
-	sizeWithin("max-packet-size", c.MaxPacketSize, 128, 268_435_460)
-	within("max-qos", int64(c.MaxQoS), 0, 2)
+	checkNumber(fault, "max-keepalive", c.MaxKeepalive)
+	checkNumber(fault, "receive-maximum", c.ReceiveMaximum)
+	checkSize(fault, "max-packet-size", c.MaxPacketSize)
+	checkNumber(fault, "max-qos", c.MaxQoS)
 
-	c.checkAuthRanges(within, func(key string, v, lo, hi Duration) {
+	c.checkAuthRanges(fault, func(key string, v, lo, hi Duration) {
 		if v < lo || v > hi {
 			fault(key, "%s is not allowed; from %s to %s is", v, lo, hi)
 		}
 	})
 
-	within("max-connections", int64(c.MaxConnections), 0, math.MaxInt32)
-	within("max-sessions", int64(c.MaxSessions), 1, 1<<30)
+	checkNumber(fault, "max-connections", c.MaxConnections)
+	checkNumber(fault, "max-sessions", c.MaxSessions)
 	atLeast("connect-timeout", c.ConnectTimeout, Duration(time.Millisecond))
-	sizeWithin("max-connect-size", c.MaxConnectSize, 128, 1<<20)
-	within("max-inflight", int64(c.MaxInflight), 1, 65535)
-	within("max-queued-messages", int64(c.MaxQueuedMessages), 1, 1<<30)
-	sizeWithin("max-queued-bytes", c.MaxQueuedBytes, 1024, 1<<40)
-	within("max-subscriptions", int64(c.MaxSubscriptions), 1, 1<<24)
-	within("max-topic-levels", int64(c.MaxTopicLevels), 1, 65535)
-	within("max-topic-length", int64(c.MaxTopicLength), 1, 65535)
-	within("max-user-properties", int64(c.MaxUserProperties), 1, 1<<20)
-	sizeWithin("write-queue-bytes", c.WriteQueueBytes, 4096, 1<<30)
+	checkSize(fault, "max-connect-size", c.MaxConnectSize)
+	checkNumber(fault, "max-inflight", c.MaxInflight)
+	checkNumber(fault, "max-queued-messages", c.MaxQueuedMessages)
+	checkSize(fault, "max-queued-bytes", c.MaxQueuedBytes)
+	checkNumber(fault, "max-subscriptions", c.MaxSubscriptions)
+	checkNumber(fault, "max-topic-levels", c.MaxTopicLevels)
+	checkNumber(fault, "max-topic-length", c.MaxTopicLength)
+	checkNumber(fault, "max-user-properties", c.MaxUserProperties)
+	checkSize(fault, "write-queue-bytes", c.WriteQueueBytes)
 	atLeast("write-stall", c.WriteStall, Duration(time.Millisecond))
 
-	within("loops", int64(c.Loops), 0, 64)
+	checkNumber(fault, "loops", c.Loops)
 	atLeast("sys-interval", c.SysInterval, 0)
 	atLeast("drain", c.Drain, 0)
 }

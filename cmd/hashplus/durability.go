@@ -44,10 +44,7 @@ func (c *durability) check(fault func(key, format string, args ...any)) {
 	} else if err != nil && !errors.Is(err, os.ErrNotExist) {
 		fault("data", "%v", err)
 	}
-	if c.MinFree < leastMinFree || c.MinFree > 1<<50 {
-		fault("min-free", "%s is not allowed; from %s to %s is: a disk that the store has filled must have room for what makes room again",
-			c.MinFree, Size(leastMinFree), Size(1<<50))
-	}
+	checkSize(fault, "min-free", c.MinFree) // a disk that the store has filled must have room for what makes room again
 }
 
 // store makes the broker keep its state; stuck is called if the store fails and

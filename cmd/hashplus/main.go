@@ -100,9 +100,10 @@ func newParser(c *commands, env *environment, options ...kong.Option) *kong.Kong
 		kong.Writers(env.stdout, env.stderr),
 		kong.ConfigureHelp(kong.HelpOptions{Compact: true, WrapUpperBound: 100}),
 		kong.PostBuild(nameEnvironment),
-		kong.KindMapper(reflect.Int, wholeNumber(0, 0)),
+		kong.KindMapper(reflect.Int, wholeNumber(math.MinInt, math.MaxInt)),
 		kong.KindMapper(reflect.Uint8, wholeNumber(0, math.MaxUint8)),
 		kong.KindMapper(reflect.Uint16, wholeNumber(0, math.MaxUint16)),
+		kong.TypeMapper(reflect.TypeFor[Size](), kong.MapperFunc(readSize)),
 		kong.Bind(env),
 		kong.BindTo(env.ctx, (*context.Context)(nil)),
 	)...)

@@ -2,7 +2,6 @@ package main
 
 import (
 	"errors"
-	"fmt"
 	"slices"
 	"strings"
 	"time"
@@ -43,28 +42,21 @@ const minMemory = 32 << 20
 
 // check holds the numbers to what the broker allows.
 func (c *protection) check(fault func(key, format string, args ...any)) {
-	within := func(key string, v, lo, hi int64, text func(int64) string) {
-		if v < lo || v > hi {
-			fault(key, "%s is not allowed; from %s to %s is", text(v), text(lo), text(hi))
-		}
-	}
-	number := func(n int64) string { return fmt.Sprint(n) }
-	size := func(n int64) string { return Size(n).String() }
-	within("max-publish-rate", int64(c.MaxPublishRate), 0, 1e9, number)
-	within("max-publish-bytes", int64(c.MaxPublishBytes), 0, 1e9, size)
-	within("max-memory", int64(c.MaxMemory), 0, 1<<50, size)
+	checkNumber(fault, "max-publish-rate", c.MaxPublishRate)
+	checkSize(fault, "max-publish-bytes", c.MaxPublishBytes)
+	checkSize(fault, "max-memory", c.MaxMemory)
 	if c.MaxMemory > 0 && c.MaxMemory < minMemory {
 		fault("max-memory", "%s is not allowed; 0 or from %s on is: the broker itself needs some", c.MaxMemory, Size(minMemory))
 	}
-	within("max-address-connections", int64(c.MaxAddressConnections), 0, 1<<30, number)
-	within("max-address-rate", int64(c.MaxAddressRate), 0, 1<<30, number)
+	checkNumber(fault, "max-address-connections", c.MaxAddressConnections)
+	checkNumber(fault, "max-address-rate", c.MaxAddressRate)
 	if c.MaxLoopLag < 0 || c.MaxLoopLag > 0 && c.MaxLoopLag < Duration(time.Millisecond) {
 		fault("max-loop-lag", "%s is not allowed; 0 or from 1ms on is", c.MaxLoopLag)
 	}
-	within("max-retained-messages", int64(c.MaxRetainedMessages), 1, 1<<30, number)
-	within("max-retained-bytes", int64(c.MaxRetainedBytes), 1024, 1<<40, size)
-	within("ban-auth-failures", int64(c.BanAuthFailures), 0, 1<<30, number)
-	within("ban-connects", int64(c.BanConnects), 0, 1<<30, number)
+	checkNumber(fault, "max-retained-messages", c.MaxRetainedMessages)
+	checkSize(fault, "max-retained-bytes", c.MaxRetainedBytes)
+	checkNumber(fault, "ban-auth-failures", c.BanAuthFailures)
+	checkNumber(fault, "ban-connects", c.BanConnects)
 	for key, d := range map[string]Duration{"ban-window": c.BanWindow, "ban-time": c.BanTime} {
 		if d < Duration(time.Second) {
 			fault(key, "%s is not allowed; 1s or more is", d)

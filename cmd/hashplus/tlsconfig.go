@@ -160,17 +160,9 @@ func (c *tlsConfig) check(listeners []listenerConfig, fault func(key, format str
 			fault(key, "is set, but no listener asks clients for certificates: tls-client-auth is none")
 		}
 	}
-	for _, n := range []struct {
-		key   string
-		value int
-		least int
-	}{
-		{"tls-handshake-rate", c.TLSHandshakeRate, 0}, {"tls-workers", c.TLSWorkers, 0}, {"tls-handshakes", c.TLSHandshakes, 1},
-	} {
-		if n.value < n.least || n.value > 1<<20 {
-			fault(n.key, "%d is not allowed; from %d to %d is", n.value, n.least, 1<<20)
-		}
-	}
+	checkNumber(fault, "tls-handshake-rate", c.TLSHandshakeRate)
+	checkNumber(fault, "tls-workers", c.TLSWorkers)
+	checkNumber(fault, "tls-handshakes", c.TLSHandshakes)
 	if c.TLSHandshakeTimeout < Duration(time.Millisecond) {
 		fault("tls-handshake-timeout", "%s is not allowed; 1ms or more is", c.TLSHandshakeTimeout)
 	}

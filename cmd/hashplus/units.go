@@ -3,12 +3,9 @@ package main
 import (
 	"fmt"
 	"math"
-	"reflect"
 	"strconv"
 	"strings"
 	"time"
-
-	"github.com/alecthomas/kong"
 )
 
 // Size is a number of bytes: 4096, 64KiB, 1MiB, 10MB. It prints in the largest
@@ -122,29 +119,6 @@ func (s Seconds) String() string {
 		return "never"
 	}
 	return Duration(time.Duration(s) * time.Second).String()
-}
-
-// wholeNumber reads an integer flag. With a range, which is that of its type, it
-// says so; what else is allowed is checked where all values are known.
-func wholeNumber(lo, hi int64) kong.MapperFunc {
-	return func(ctx *kong.DecodeContext, target reflect.Value) error {
-		var text string
-		if err := ctx.Scan.PopValueInto("number", &text); err != nil {
-			return err
-		}
-		n, err := strconv.ParseInt(strings.TrimSpace(text), 10, 64)
-		switch {
-		case hi != 0 && (err != nil || n < lo || n > hi):
-			return fmt.Errorf("%q is not a whole number from %d to %d", text, lo, hi)
-		case err != nil:
-			return fmt.Errorf("%q is not a whole number", text)
-		case target.CanUint():
-			target.SetUint(uint64(n))
-		default:
-			target.SetInt(n)
-		}
-		return nil
-	}
 }
 
 // joinNegative makes one argument of a flag and a negative value that follows it,
