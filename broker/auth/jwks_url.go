@@ -240,6 +240,8 @@ func CheckURL(raw string) error {
 		return errors.New("it is not a URL such as https://login.example.com/path")
 	case u.User != nil:
 		return errors.New("the URL has a user or password in it, which --check and the process list would show")
+	case u.RawQuery == hidden:
+		return errors.New("the query is ..., which --check shows in place of one; put the real one there")
 	case u.Fragment != "":
 		return errors.New("the URL has a fragment, which no server gets")
 	case u.Scheme == "http" && !loopback(u.Hostname()):
@@ -253,6 +255,9 @@ func loopback(host string) bool {
 	return host == "localhost" || err == nil && a.IsLoopback()
 }
 
+// hidden stands for a query.
+const hidden = "..."
+
 // RedactURL is raw as it may be shown: without what its query says.
 func RedactURL(raw string) string {
 	u, err := url.Parse(raw)
@@ -260,7 +265,7 @@ func RedactURL(raw string) string {
 		return "(malformed)"
 	}
 	if u.RawQuery != "" {
-		u.RawQuery = "..."
+		u.RawQuery = hidden
 	}
 	u.User, u.Fragment = nil, ""
 	return u.String()

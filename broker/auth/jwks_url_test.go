@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/pem"
+	"errors"
 	"io"
 	"log/slog"
 	"net/http"
@@ -14,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"hashplus/broker"
 	"hashplus/broker/wire"
 )
 
@@ -218,13 +220,46 @@ func TestCheckURL_NobodyOnTheWayAnswersInItsPlace(t *testing.T) {
 		"https://login.example.com/keys": true, "https://login.example.com/keys?p=policy": true,
 		"http://127.0.0.1:8080/keys": true, "http://localhost/keys": true, "http://[::1]:1/": true, "http://127.9.9.9/": true,
 		"http://login.example.com/keys": false, "http://10.0.0.1/": false, "http://localhost.evil.example/": false, "http://127.0.0.1.evil.example/": false,
-		"https://user:password@login.example.com/": false, "https://user@login.example.com/": false, "https://a.example/#x": false,
+		"https://user:password@login.example.com/": false, "https://user@login.example.com/": false, "https://a.example/#x": false, "https://a.example/?...": false,
 		"": false, "login.example.com": false, "ftp://a/": false, "file:///etc/passwd": false, "https://": false, "http://%zz/": false, "unix:///a": false,
 	} {
 		if err := CheckURL(url); (err == nil) != ok {
 			t.Errorf("%s: %v", url, err)
 		} else if err != nil && strings.Contains(err.Error(), "password@") {
 			t.Errorf("the error shows a password: %v", err)
+		}
+	}
+}
+
+// A query can be a password, and errors of HTTP hold whole URLs.
+func TestURLs_QueriesAreNeitherLoggedNorShown(t *testing.T) {
+	for raw, want := range map[string]string{
+		"https://a.example/x?key=hush": "https://a.example/x?...", "https://a.example/x": "https://a.example/x",
+		"https://u:hush@a.example/#hush": "https://a.example/", "https://a.example/%zz?hush": "(malformed)",
+	} {
+		if got := RedactURL(raw); got != want {
+			t.Errorf("%s is shown as %s", raw, got)
+		}
+	}
+	gone := httptest.NewServer(nil)
+	gone.Close()
+	moved := httptest.NewServer(http.RedirectHandler("http://127.0.0.1:1/?key=hush", http.StatusFound))
+	defer moved.Close()
+	broken := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }))
+	defer broken.Close()
+	plain := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusTeapot) }))
+	defer plain.Close()
+	for _, url := range []string{gone.URL, moved.URL, broken.URL, strings.Replace(plain.URL, "http:", "https:", 1), plain.URL, "https://a.invalid"} {
+		url += "/path?key=hush"
+		u, log := startKeyURL(t, url, "", 0)
+		<-u.refresh(0)
+		if text := log.String(); !strings.Contains(text, "/path?...") || strings.Contains(text, "hush") {
+			t.Errorf("%s: the log says %s", url, text)
+		}
+		_, err := newTestCallback(t, url).Authenticate(context.Background(), &broker.AuthRequest{Username: "u"})
+		var r *broker.Refusal
+		if !errors.As(err, &r) || r.Cause == nil || strings.Contains(r.Cause.Error()+err.Error(), "hush") {
+			t.Errorf("%s: %v", url, err)
 		}
 	}
 }

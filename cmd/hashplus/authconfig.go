@@ -21,7 +21,7 @@ type authConfig struct {
 	JWTJWKSRefresh    Duration `name:"jwt-jwks-refresh" default:"10m" help:"How often the keys are fetched again. A token of a key that is not known has them fetched at once."`
 	JWTIssuer         string   `name:"jwt-issuer" placeholder:"ISS" help:"The only issuer (iss) whose tokens are taken; empty takes any."`
 	JWTAudience       []string `name:"jwt-audience" placeholder:"AUD" help:"Audiences (aud), one of which a token has to be for; without any a token for anybody is taken. Repeatable."`
-	JWTClockSkew      Duration `name:"jwt-clock-skew" default:"10s" help:"By how much the clocks of issuer and broker may differ; a token is valid that much longer."`
+	JWTClockSkew      Duration `name:"jwt-clock-skew" default:"10s" help:"By how much the clocks of issuer and broker may differ; a token is valid that much longer. At most 10m."`
 	JWTRequireExp     bool     `name:"jwt-require-exp" default:"true" negatable:"" help:"Take only tokens that say when they end (exp)."`
 	JWTUsernameClaim  string   `name:"jwt-username-claim" default:"sub" placeholder:"CLAIM" help:"The claim that names the user."`
 	JWTClientIDClaim  string   `name:"jwt-client-id-claim" default:"clientid" placeholder:"CLAIM" help:"The claim that, if a token has it, must be the client identifier."`

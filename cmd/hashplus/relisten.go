@@ -129,6 +129,7 @@ func samePort(a, b string) bool {
 // change puts new settings in force, and closes the listeners that go. Their
 // connections are sent away as in a drain.
 func (l *relistening) change() {
+	l.next.warn(l.r.log)
 	for _, update := range l.updates {
 		update()
 	}

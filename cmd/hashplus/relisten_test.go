@@ -28,6 +28,21 @@ func reaches(t *testing.T, url string, args ...string) bool {
 	return code == exitOK
 }
 
+// What is unwise is told again where a reload brings it.
+func TestReload_WarnsOfTrustingEverybody(t *testing.T) {
+	file := writeFile(t, "c.yaml", "trusted-proxies: 10.0.0.0/8\n")
+	s := serve(t, "--config="+file, "--tcp=127.0.0.1:0")
+	if log := s.errout.String(); strings.Contains(log, "everybody") {
+		t.Errorf("at the start: %s", log)
+	}
+	for _, network := range []string{"0.0.0.0/0", "'::/0'"} {
+		rewrite(t, file, "trusted-proxies: "+network+"\n")
+		if log := s.reload(); !strings.Contains(log, "everybody is taken for a trusted proxy") {
+			t.Errorf("%s: %s", network, log)
+		}
+	}
+}
+
 // Listeners that are new in the file are there, those that are gone are not, and
 // what was connected by them is told and ends. All others stay.
 func TestReload_OpensAndClosesListeners(t *testing.T) {
