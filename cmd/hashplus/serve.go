@@ -9,6 +9,7 @@ import (
 	"os/signal"
 	"runtime"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -69,7 +70,7 @@ func serveFlags(ctx *kong.Context) []*kong.Flag {
 // ends.
 func (c *serveCommand) Run(env *environment, ctx *kong.Context) error {
 	flags := serveFlags(ctx)
-	if err := errors.Join(c.finish(), unknownVariables(os.Environ(), flags)); err != nil {
+	if err := errors.Join(emptyFlags(ctx), c.finish(), unknownVariables(os.Environ(), flags)); err != nil {
 		return usageError{err}
 	}
 	r := newReloader(env, &c.configuration, flags)
@@ -90,6 +91,22 @@ func (c *serveCommand) Run(env *environment, ctx *kong.Context) error {
 		env.hangup = hangup
 	}
 	return c.serve(env, o, who, r)
+}
+
+// emptyFlags finds files, directories and URLs that the command line gives as "": as
+// --password-file "$FILE" does where FILE is not set. In the other sources that is how
+// a default is written.
+func emptyFlags(ctx *kong.Context) error {
+	var faults []error
+	for _, p := range ctx.Path {
+		if p.Flag == nil || p.Resolved || !slices.Contains([]string{"FILE", "DIR", "URL"}, p.Flag.PlaceHolder) {
+			continue
+		}
+		if strings.Trim(textOf(p.Flag.Target), ",") == "" {
+			faults = append(faults, fmt.Errorf("%s: is given, and empty; leave the flag out if there is to be none", p.Flag.Name))
+		}
+	}
+	return errors.Join(onlyOnce(faults)...)
 }
 
 // gcPercent is the garbage collector's target where GOGC does not set one: a

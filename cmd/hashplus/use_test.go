@@ -79,6 +79,19 @@ func TestConfiguration_SettingsWithoutUseAreRefusedFromAllSources(t *testing.T) 
 	}
 }
 
+// As a script writes them, whose variable is not set.
+func TestConfiguration_EmptyFlagsAreRefused(t *testing.T) {
+	for _, key := range []string{"password-file", "acl", "jwt-keys", "jwt-jwks-url", "auth-http-url", "data", "scram-file"} {
+		if code, _, stderr := check(t, "--"+key, ""); code != exitUsage || strings.Count(stderr, key+": is given, and empty") != 1 {
+			t.Errorf("%s: exit %d: %s", key, code, stderr)
+		}
+	}
+	t.Setenv("HASHPLUS_PASSWORD_FILE", "")
+	if code, _, stderr := check(t, "--config", writeFile(t, "c.yaml", "acl: ''\ndata: ''\n")); code != exitOK {
+		t.Errorf("elsewhere: exit %d: %s", code, stderr)
+	}
+}
+
 // A default that is said aloud has not been set.
 func TestConfiguration_DefaultsAreNoSettings(t *testing.T) {
 	code, stdout, stderr := check(t)
