@@ -103,7 +103,8 @@ func newParser(c *commands, env *environment, options ...kong.Option) *kong.Kong
 		kong.KindMapper(reflect.Int, wholeNumber(math.MinInt, math.MaxInt)),
 		kong.KindMapper(reflect.Uint8, wholeNumber(0, math.MaxUint8)),
 		kong.KindMapper(reflect.Uint16, wholeNumber(0, math.MaxUint16)),
-		kong.TypeMapper(reflect.TypeFor[Size](), kong.MapperFunc(readSize)),
+		kong.TypeMapper(reflect.TypeFor[Size](), kong.MapperFunc(readText)),
+		kong.TypeMapper(reflect.TypeFor[Seconds](), kong.MapperFunc(readText)),
 		kong.Bind(env),
 		kong.BindTo(env.ctx, (*context.Context)(nil)),
 	)...)

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"encoding"
 	"fmt"
 	"math"
 	"reflect"
@@ -107,19 +108,26 @@ func wholeNumber(lo, most int64) kong.MapperFunc {
 	}
 }
 
-// readSize reads a flag that is a size.
-func readSize(ctx *kong.DecodeContext, target reflect.Value) error {
+// readText reads a flag of a type that reads itself from text. What is allowed of its
+// key is said of what cannot be read, too.
+func readText(ctx *kong.DecodeContext, target reflect.Value) error {
 	var text string
-	if err := ctx.Scan.PopValueInto("size", &text); err != nil {
+	if err := ctx.Scan.PopValueInto("value", &text); err != nil {
 		return err
 	}
-	s, ok := target.Addr().Interface().(*Size)
+	u, ok := target.Addr().Interface().(encoding.TextUnmarshaler)
 	if !ok {
-		return fmt.Errorf("%s is no size", target.Type())
+		return fmt.Errorf("%s is not read from text", target.Type())
 	}
-	err := s.UnmarshalText([]byte(text))
-	if allowed, known := sizeSpans[ctx.Value.Name]; err != nil && known && ofServe(ctx) {
-		err = fmt.Errorf("%w; from %s to %s is allowed", err, Size(allowed.lo), Size(allowed.hi))
+	err := u.UnmarshalText([]byte(text))
+	if err == nil || !ofServe(ctx) {
+		return err
+	}
+	if s, ok := sizeSpans[ctx.Value.Name]; ok {
+		return fmt.Errorf("%w; from %s to %s is allowed", err, Size(s.lo), Size(s.hi))
+	}
+	if s, ok := numberSpans[ctx.Value.Name]; ok {
+		return fmt.Errorf("%q is not a whole number of seconds from %d to %d, nor a duration such as 10s", text, s.lo, s.hi)
 	}
 	return err
 }

@@ -68,6 +68,9 @@ func TestConfiguration_NegativeValuesAreNoFlags(t *testing.T) {
 			}
 		}
 	}
+	if _, _, stderr := check(t, "--max-keepalive=x"); !strings.Contains(stderr, `--max-keepalive: "x" is not a whole number of seconds from 0 to 65535`) {
+		t.Errorf("a time that is none: %s", stderr)
+	}
 	t.Setenv("HASHPLUS_DRAIN", "-3s")
 	if _, _, stderr := check(t); !strings.Contains(stderr, "drain: -3s is not allowed; 0s or more is") {
 		t.Errorf("environment: %s", stderr)
