@@ -29,10 +29,10 @@ func TestLog_SaysWhyAConnectionEnded(t *testing.T) {
 	}
 	for want, log := range map[string]string{
 		`cause="the client closed it without DISCONNECT"`: logged(nil, func(c *simConn) { c.end(nil) }),
-		`cause="reset by peer"`:                    logged(nil, func(c *simConn) { c.end(errors.New("reset by peer")) }),
-		`detail="it is down" `:                     logged(&Refusal{Reason: wire.ServerUnavailable, Cause: errors.New("it is down")}, nil),
-		`detail="asked: it is down" `:              logged(&Refusal{Reason: wire.ServerUnavailable, Detail: "asked", Cause: errors.New("it is down")}, nil),
-		`reason="Server busy" client=`:             logged(&Refusal{Reason: wire.ServerBusy}, nil),
+		`cause="reset by peer"`:                           logged(nil, func(c *simConn) { c.end(errors.New("reset by peer")) }),
+		`detail="it is down" `:                            logged(&Refusal{Reason: wire.ServerUnavailable, Cause: errors.New("it is down")}, nil),
+		`detail="asked: it is down" `:                     logged(&Refusal{Reason: wire.ServerUnavailable, Detail: "asked", Cause: errors.New("it is down")}, nil),
+		`reason="Server busy" client=`:                    logged(&Refusal{Reason: wire.ServerBusy}, nil),
 	} {
 		if !strings.Contains(log, want) || strings.Contains(log, "nil") || strings.Contains(log, `=": `) || strings.Contains(log, `=""`) {
 			t.Errorf("%s is not in the log, or what says nothing is: %s", want, log)
