@@ -264,6 +264,7 @@ func TestConfigFile_MistakesAreToldWithTheirLine(t *testing.T) {
 		"strict: perhaps":                ":1: strict: ",
 		"max-qos: 1\nmax_qos: 2":         ":2: max-qos stands there twice",
 		"- max-qos":                      ":1: the file is not a mapping",
+		"acl: x\n---\nmax-qos: 1":        ":2: a second document begins",
 		"a: b: c":                        "mapping values are not allowed",
 		"listeners: ws://127.0.0.1:1":    ":1: listeners: is a list",
 		"listeners:\n- ws://127.0.0.1:1": ":2: listeners: each is a mapping with a url",

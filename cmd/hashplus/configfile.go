@@ -33,7 +33,14 @@ func loadConfigFile(path string, flags []*kong.Flag) (*configFile, error) {
 	defer f.Close() //nolint:errcheck // only read
 	c := &configFile{path: path}
 	var doc yaml.Node
-	if err := yaml.NewDecoder(f).Decode(&doc); err != nil && !errors.Is(err, io.EOF) {
+	decoder := yaml.NewDecoder(f)
+	if err := decoder.Decode(&doc); err != nil && !errors.Is(err, io.EOF) {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	var second yaml.Node
+	if err := decoder.Decode(&second); err == nil {
+		return nil, c.errorf(&second, "a second document begins: all of the configuration stands in one")
+	} else if !errors.Is(err, io.EOF) {
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}
 	root := &yaml.Node{Kind: yaml.MappingNode}

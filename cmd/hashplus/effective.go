@@ -6,6 +6,7 @@ import (
 	"io"
 	"reflect"
 	"slices"
+	"strings"
 
 	"github.com/alecthomas/kong"
 	"gopkg.in/yaml.v3"
@@ -25,7 +26,7 @@ func (c *configuration) writeEffective(w io.Writer, flags []*kong.Flag) error {
 	for i := range c.Listeners {
 		l := &c.Listeners[i]
 		m := &yaml.Node{Kind: yaml.MappingNode}
-		add(m, "url", scalar(l.Network+"://"+l.Address))
+		add(m, "url", scalar(l.fileURL()))
 		add(m, "trusted-proxies", sequence(l.TrustedProxies))
 		add(m, "proxy-protocol", scalar(*l.ProxyProtocol))
 		if l.withTLS() {
@@ -81,6 +82,15 @@ func (c *configuration) writeEffective(w io.Writer, flags []*kong.Flag) error {
 		return err
 	}
 	return e.Close()
+}
+
+// fileURL is the URL of the listener, but for its path of requests, as parseURL reads it.
+func (l *listenerConfig) fileURL() string {
+	address := l.Address
+	if l.Network == "unix" && !strings.HasPrefix(address, "/") && !strings.HasPrefix(address, ".") {
+		address = "./" + address // else its first part would be read as a host
+	}
+	return l.Network + "://" + strings.NewReplacer("%", "%25", "?", "%3F", "#", "%23").Replace(address)
 }
 
 // scalar is a plain value; one that is empty gets quotes.

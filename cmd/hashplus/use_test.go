@@ -228,3 +228,13 @@ func TestEnvironment_NamesThatAreNotForTheBrokerAreLeftAlone(t *testing.T) {
 		t.Errorf("%d variables, %v", looked, err)
 	}
 }
+
+func TestConfiguration_AddressesComeBackFromWhatCheckPrints(t *testing.T) {
+	for _, address := range []string{"--tcp=[::1%lo]:9", "--unix=/a%41?#.sock", "--unix=s%41", "--unix=./s", "--unix=a/b"} {
+		_, once, stderr := check(t, address, "--allow-anonymous")
+		code, twice, again := check(t, "--config", writeFile(t, "c.yaml", once))
+		if code != 0 || once != twice {
+			t.Errorf("%s: exit %d: %s%s", address, code, stderr, again)
+		}
+	}
+}
