@@ -93,7 +93,9 @@ func (p *aclParser) line(number int, line string) error {
 		p.acl.add(rule{line: number, text: line, user: p.user, pattern: keyword == "pattern", rights: r, filter: filter})
 		return nil
 	}
-	return fmt.Errorf("unknown keyword %q: a line begins with user, topic, pattern or, for a comment, #", keyword)
+	// The word is not shown: of a file of passwords or a key, named here by mistake, it
+	// is the secret.
+	return errors.New("unknown keyword: a line begins with user, topic, pattern or, for a comment, #")
 }
 
 // parseRule reads what follows topic or pattern.

@@ -174,7 +174,7 @@ func TestParseACL_ErrorsNameLineFaultAndWhatIsAllowed(t *testing.T) {
 		"topic deny":               "acl:2: no filter: it is topic [read|write|readwrite|deny] FILTER",
 		"pattern read  ":           "acl:2: no filter: it is pattern [read|write|readwrite|deny] FILTER",
 		"user":                     "acl:2: user without a name: it is user NAME",
-		"USER a":                   `acl:2: unknown keyword "USER": a line begins with user, topic, pattern or, for a comment, #`,
+		"USER a":                   `acl:2: unknown keyword: a line begins with user, topic, pattern or, for a comment, #`,
 		"topic read a/#/b":         `acl:2: the filter "a/#/b" is not valid: # is not alone in the last level [MQTT-4.7.1-1]; + or # fill a level, # only the last`,
 		"pattern a+":               `acl:2: the filter "a+" is not valid: + does not fill its level [MQTT-4.7.1-2]; + or # fill a level, # only the last`,
 		"topic read $share/g/a":    `acl:2: the filter "$share/g/a" names a share group: give its filter alone, it holds for every group`,

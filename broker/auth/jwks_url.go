@@ -158,7 +158,9 @@ func (u *KeyURL) fetched(keys Keys, err error) (got func()) {
 		}
 		u.failing = true
 	default:
-		if u.failing || len(u.keys) == 0 {
+		if len(keys) == 0 && len(u.keys) > 0 {
+			u.log.Warn("the set of keys is empty now: no token is taken", "url", RedactURL(u.url))
+		} else if len(keys) > 0 && (u.failing || len(u.keys) == 0) {
 			u.log.Info("got the keys of tokens", "url", RedactURL(u.url), "keys", len(keys))
 		}
 		u.failing = false
@@ -181,7 +183,7 @@ func (u *KeyURL) get() (Keys, error) {
 		return nil, err
 	}
 	keys, faults, err := parseJWKS(body)
-	if err == nil && len(keys) == 0 {
+	if err == nil && len(keys) == 0 && len(faults) > 0 { // an empty set says that no key is good any more
 		err = errors.Join(append([]error{errors.New("the set has no key for RS256, ES256 or EdDSA")}, faults...)...)
 	}
 	return keys, err

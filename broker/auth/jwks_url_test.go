@@ -146,7 +146,6 @@ func TestKeyURL_KeepsTheKeysWhileTheServerFails(t *testing.T) {
 		"redirect": func(w http.ResponseWriter) { w.Header().Set("Location", "/other"); w.WriteHeader(302) },
 		"nothing":  func(http.ResponseWriter) {},
 		"HTML":     func(w http.ResponseWriter) { _, _ = io.WriteString(w, "<html>") },
-		"no keys":  func(w http.ResponseWriter) { _, _ = io.WriteString(w, `{"keys":[]}`) },
 		"useless":  func(w http.ResponseWriter) { _, _ = io.WriteString(w, `{"keys":[{"kty":"oct","k":"AAAA"}]}`) },
 		"endless":  func(w http.ResponseWriter) { _, _ = io.WriteString(w, strings.Repeat(" ", maxKeyFileSize)+good) },
 		"cut off":  func(w http.ResponseWriter) { w.Header().Set("Content-Length", "9999"); _, _ = io.WriteString(w, good) },
@@ -164,6 +163,27 @@ func TestKeyURL_KeepsTheKeysWhileTheServerFails(t *testing.T) {
 	<-u.refresh(0)
 	if u.isFailing() || !strings.Contains(log.String(), "got the keys") {
 		t.Error("it does not recover")
+	}
+}
+
+// A server that takes all keys back has answered.
+func TestKeyURL_AnEmptySetShutsOutEveryToken(t *testing.T) {
+	s := signers()["EdDSA"]
+	server := newKeyServer(t, httptest.NewServer)
+	server.publish(keySetOf(t, webKeyOf(t, s.public, nil)))
+	u, log := startKeyURL(t, server.URL, "", 0)
+	j := newTestJWT(t, func(o *JWTOptions) { o.Keys = []KeySource{u} })
+	token := s.sign(t, valid(), nil)
+	if _, err := j.verify(context.Background(), token, "c", inAuth); err != nil {
+		t.Fatal(err)
+	}
+	server.publish(`{"keys":[]}`)
+	<-u.refresh(0)
+	if _, err := j.verify(context.Background(), token, "c", inAuth); err == nil || u.isFailing() {
+		t.Errorf("%v, failing: %v", err, u.isFailing())
+	}
+	if !strings.Contains(log.String(), "the set of keys is empty now") {
+		t.Errorf("the log says %s", log)
 	}
 }
 

@@ -54,6 +54,7 @@ func meant(name string, known []string) (best string) {
 // all that begin with it.
 var otherVariables = []string{ //nolint:gochecknoglobals // a table
 	"CLIENT_", "CPUPROFILE",
+	"VERSION", // which images of containers often say of what is in them
 	"TEST_", "CRASH_", "AUTOBAHN", "AUTOBAHN_REPORTS", "PAHO_TESTING", "SKIP_CLIENTS", "RECOVERY_SCALE", "BENCH_PART", "ATTACKS_ROLE",
 }
 
