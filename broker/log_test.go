@@ -29,6 +29,7 @@ func TestLog_SaysWhyAConnectionEnded(t *testing.T) {
 	}
 	for want, log := range map[string]string{
 		`cause="the client closed it without DISCONNECT"`: logged(nil, func(c *simConn) { c.end(nil) }),
+		`msg="connection lost" client=c `:                 logged(nil, func(c *simConn) { c.end(nil) }),
 		`cause="reset by peer"`:                           logged(nil, func(c *simConn) { c.end(errors.New("reset by peer")) }),
 		`detail="it is down" `:                            logged(&Refusal{Reason: wire.ServerUnavailable, Cause: errors.New("it is down")}, nil),
 		`detail="asked: it is down" `:                     logged(&Refusal{Reason: wire.ServerUnavailable, Detail: "asked", Cause: errors.New("it is down")}, nil),

@@ -24,7 +24,6 @@ type files struct {
 	fs       vfs.FS
 	dir      string
 	options  *pebble.Options
-	manifest string
 	tables   []string // those that are in use, if that is known
 	unlisted []string // those that are not, as far as that is known; most often they are about to be removed
 	logs     []string // oldest first
@@ -47,15 +46,15 @@ func openFiles(f vfs.FS, dir string, lock *pebble.Lock) (*files, error) {
 	if d.list, err = readLogs(f, dir); err != nil {
 		return nil, err
 	}
-	var wanted int
-	d.manifest, wanted, d.listing = checkManifest(f, dir, d.list)
-	if d.listing != nil && !errors.Is(d.listing, broker.ErrStoreDamaged) {
-		return nil, d.listing
-	}
-	if d.manifest == "" && d.listing == nil {
+	manifest, wanted, err := checkManifest(f, dir, d.list)
+	switch {
+	case errors.Is(err, broker.ErrStoreDamaged):
+		d.listing = err
+	case err != nil:
+		return nil, err
+	case manifest == "":
 		return d, nil // there is nothing yet
-	}
-	if d.listing == nil {
+	default:
 		d.listing = d.listTables()
 	}
 	names, err := f.List(dir)
@@ -66,7 +65,7 @@ func openFiles(f vfs.FS, dir string, lock *pebble.Lock) (*files, error) {
 	tables := slices.DeleteFunc(slices.Clone(names), func(name string) bool { return !isTable(name) })
 	if d.listing != nil {
 		d.tables = tables
-		d.logs = slices.DeleteFunc(names, func(name string) bool { return !strings.HasSuffix(name, ".log") })
+		d.logs = slices.DeleteFunc(names, func(name string) bool { return !isLog(name) })
 		return d, nil
 	}
 	d.unlisted = slices.DeleteFunc(tables, func(name string) bool { return slices.Contains(d.tables, name) })
@@ -172,7 +171,7 @@ type view struct {
 // List implements vfs.FS.
 func (v *view) List(dir string) ([]string, error) {
 	names, err := v.FS.List(dir)
-	names = slices.DeleteFunc(names, func(name string) bool { return strings.HasSuffix(name, ".log") })
+	names = slices.DeleteFunc(names, isLog)
 	return append(names, v.shown...), err
 }
 

@@ -94,7 +94,7 @@ func readVersion(f vfs.FS, dir string) (version int, ok bool, err error) {
 // nothing: pebble's files are in it, and one that only a broker makes beside them.
 func isOurs(names []string) bool {
 	return slices.Contains(names, pidFile) && slices.ContainsFunc(names, func(name string) bool {
-		return isTable(name) || strings.HasSuffix(name, ".log") || strings.HasPrefix(name, "MANIFEST-")
+		return isTable(name) || isLog(name) || strings.HasPrefix(name, "MANIFEST-")
 	})
 }
 

@@ -206,6 +206,8 @@ func (g *guard) hide(name string, err error, shadowed func() error) error {
 
 func isTable(name string) bool { return strings.HasSuffix(name, ".sst") }
 
+func isLog(name string) bool { return strings.HasSuffix(name, ".log") }
+
 func (g *guard) isCopy(name string) bool {
 	dir := g.copies.Load()
 	return dir != nil && strings.HasPrefix(name, *dir)
@@ -228,7 +230,7 @@ func (g *guard) markStuck() {
 	}
 }
 
-func (g *guard) isLog(name string) bool { return strings.HasSuffix(name, ".log") && !g.isCopy(name) }
+func (g *guard) isLog(name string) bool { return isLog(name) && !g.isCopy(name) }
 
 // Create implements vfs.FS.
 func (g *guard) Create(name string, category vfs.DiskWriteCategory) (f vfs.File, err error) {

@@ -104,17 +104,9 @@ func hurts(size int, records []int) map[string]func(f vfs.FS, name string) error
 func TestHurt_AnyFileOfAStoreIsFoundOrHarmless(t *testing.T) {
 	refused := 0
 	for state, mem := range hurtStates(t) {
-		all, err := mem.List("data")
-		if err != nil {
-			t.Fatal(err)
-		}
-		newestLog := ""
-		for _, name := range all {
-			if strings.HasSuffix(name, ".log") {
-				newestLog = max(newestLog, name)
-			}
-		}
-		for _, name := range all {
+		logs := filesOf(t, mem, ".log")
+		newestLog := logs[len(logs)-1]
+		for _, name := range filesOf(t, mem, "") {
 			path := "data/" + name
 			data, err := readFile(mem, path)
 			if err != nil {
@@ -178,7 +170,7 @@ func hurtOne(t *testing.T, f vfs.FS, commits int, name string, tail bool) (refus
 			got++
 		}
 	}
-	if len(lost) == 0 || got < commits && !isTable(name) && !strings.HasSuffix(name, ".log") {
+	if len(lost) == 0 || got < commits && !isTable(name) && !isLog(name) {
 		t.Errorf("%v; salvage has %d of %d commits, and says that it lost %q", err, got, commits, lost)
 	}
 	return true

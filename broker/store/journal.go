@@ -230,11 +230,7 @@ func chunkChecksum(p []byte) uint32 {
 // checkJournals fails if the MANIFEST or the newest log of dir is damaged elsewhere
 // than at its end, or if one of them is missing. With holes, the log was written
 // without fsyncs, and is cut at the first hole instead; cut says so.
-func checkJournals(f vfs.FS, dir string, holes bool) (cut string, err error) {
-	list, err := readLogs(f, dir)
-	if err != nil {
-		return "", err
-	}
+func checkJournals(f vfs.FS, dir string, list logList, holes bool) (cut string, err error) {
 	_, wanted, err := checkManifest(f, dir, list)
 	if err == nil {
 		err = list.missing(f, dir, wanted)
@@ -270,7 +266,7 @@ func checkManifest(f vfs.FS, dir string, list logList) (name string, wanted int,
 	if name == "" {
 		names, err := f.List(dir)
 		if list.gone > 0 || len(list.there) > 0 ||
-			slices.ContainsFunc(names, func(name string) bool { return isTable(name) || strings.HasSuffix(name, ".log") }) {
+			slices.ContainsFunc(names, func(name string) bool { return isTable(name) || isLog(name) }) {
 			// pebble would make a new one, and remove what that does not list.
 			err = fmt.Errorf("%w: the file marker.manifest.*, which names the MANIFEST, is missing", broker.ErrStoreDamaged)
 		}

@@ -136,15 +136,10 @@ type logBook struct {
 }
 
 // begin keeps a list in dir from now on, which goes on from the one that is there.
-func (b *logBook) begin(f vfs.FS, dir string) error {
-	list, err := readLogs(f, dir)
-	if err != nil {
-		return err
-	}
+func (b *logBook) begin(dir string, list logList) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.dir, b.list, b.files = dir, list, map[int]*guarded{}
-	return nil
 }
 
 // opened says by which file a log is written.

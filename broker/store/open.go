@@ -132,12 +132,14 @@ func openPebble(dir string, g *guard, o *Options) (in instance, err error) {
 			return in, err
 		}
 	}
-	if err := prepareLog(dir, g, o); err != nil {
+	list, err := readLogs(g, dir)
+	if err != nil {
 		return in, err
 	}
-	if err := g.book.begin(g, dir); err != nil {
+	if err := prepareLog(dir, list, g, o); err != nil {
 		return in, err
 	}
+	g.book.begin(dir, list)
 	if err := roomToOpen(dir, g, o); err != nil {
 		return in, err
 	}
@@ -167,7 +169,11 @@ func openReadOnly(dir string, version int, g *guard, o *Options, l *pebble.Lock)
 	if version != Version {
 		return in, fmt.Errorf("%s has format %d; a broker that is started on it changes it to %d", dir, version, Version)
 	}
-	if _, err := checkJournals(g, dir, false); err != nil {
+	list, err := readLogs(g, dir)
+	if err != nil {
+		return in, err
+	}
+	if _, err := checkJournals(g, dir, list, false); err != nil {
 		return in, err
 	}
 	po := pebbleOptions(g, o)
@@ -225,12 +231,12 @@ func roomToOpen(dir string, g *guard, o *Options) error {
 }
 
 // prepareLog looks for damage that pebble would take for the end of the log.
-func prepareLog(dir string, g *guard, o *Options) error {
+func prepareLog(dir string, list logList, g *guard, o *Options) error {
 	_, err := g.Stat(g.PathJoin(dir, unsyncedFile))
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	cut, err := checkJournals(g, dir, err == nil)
+	cut, err := checkJournals(g, dir, list, err == nil)
 	if cut != "" {
 		o.Logger.Warn("the log had holes, as it was written without fsync; it was cut at the first", "at", cut)
 	}

@@ -168,18 +168,18 @@ func (s *salvage) readLog(name string, newest bool, lost func(string), f entry) 
 		lost(fmt.Sprintf("%s: %v", name, err))
 		return
 	}
-	some, end := false, 0
+	end := 0 // of what could be read
 	for {
 		repr, ok := j.next()
 		if ok {
-			some, end = true, j.pos
+			end = j.pos
 			readBatch(repr, f)
 			continue
 		}
 		if j.bad < 0 {
 			j.pos = end // it may have been skipped over what is bad
 			short := s.logsGone == nil && s.list.lacks(name, j) != nil
-			if newest && short || !newest && !j.closed && some {
+			if newest && short || !newest && !j.closed && end > 0 {
 				lost(fmt.Sprintf("%s: what was behind byte %d", name, end))
 			}
 			return

@@ -80,12 +80,11 @@ func (c *configuration) checkAuth(fault func(key, format string, args ...any)) {
 // checkUse finds settings of methods that are not there: who sets one thinks that
 // clients are held to it.
 func (c *configuration) checkUse(fault func(key, format string, args ...any)) {
-	tokens := len(c.JWTKeys)+len(c.JWTSecret) > 0 || c.JWTJWKSURL != ""
 	for _, key := range changed(&c.authConfig) {
 		switch {
 		case strings.HasPrefix(key, "jwt-jwks-") && c.JWTJWKSURL == "":
 			fault(key, "is set, but keys are not fetched: jwt-jwks-url is empty")
-		case strings.HasPrefix(key, "jwt-") && !tokens:
+		case strings.HasPrefix(key, "jwt-") && !c.takesTokens():
 			fault(key, "is set, but tokens are not taken: there is none of jwt-keys, jwt-secret and jwt-jwks-url to check them by")
 		case strings.HasPrefix(key, "auth-http-") && c.AuthHTTPURL == "":
 			fault(key, "is set, but no server is asked: auth-http-url is empty")

@@ -231,7 +231,7 @@ func (c *configuration) givesClaims() bool {
 // flagNames are the names of a configuration struct's flags.
 func flagNames(t reflect.Type) (names []string) {
 	for i := range t.NumField() {
-		names = append(names, t.Field(i).Tag.Get("name"))
+		names = append(names, keyOf(t.Field(i)))
 	}
 	return names
 }
@@ -259,6 +259,11 @@ func (l *listenerConfig) namesClients() bool {
 	return l.withTLS() && l.ClientAuth != nil && *l.ClientAuth != "none" && l.CertUsername != nil && *l.CertUsername != "none"
 }
 
+// takesTokens reports whether there is something to check tokens by.
+func (c *configuration) takesTokens() bool {
+	return len(c.JWTKeys)+len(c.JWTSecret) > 0 || c.JWTJWKSURL != ""
+}
+
 // authMethod is what is to be known of a method.
 type authMethod struct {
 	name, needs string
@@ -272,9 +277,7 @@ var authMethods = []authMethod{ //nolint:gochecknoglobals // a table
 	{"certificate", "listener that takes names from client certificates (tls-client-auth, tls-username)", func(c *configuration) bool {
 		return slices.ContainsFunc(c.Listeners, func(l listenerConfig) bool { return l.namesClients() })
 	}},
-	{"jwt", "jwt-keys, jwt-secret or jwt-jwks-url", func(c *configuration) bool {
-		return len(c.JWTKeys)+len(c.JWTSecret) > 0 || c.JWTJWKSURL != ""
-	}},
+	{"jwt", "jwt-keys, jwt-secret or jwt-jwks-url", (*configuration).takesTokens},
 	{"password", "password-file", func(c *configuration) bool { return c.PasswordFile != "" }},
 	{"http", "auth-http-url", func(c *configuration) bool { return c.AuthHTTPURL != "" }},
 }

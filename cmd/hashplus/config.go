@@ -97,21 +97,21 @@ func changed(part any) (keys []string) {
 	v := reflect.ValueOf(part).Elem()
 	for i := range v.NumField() {
 		f := v.Type().Field(i)
-		key := f.Tag.Get("name")
-		if key == "" {
-			key = kebab(f.Name)
-		}
 		if textOf(v.Field(i)) != f.Tag.Get("default") && !(v.Field(i).IsZero() && f.Tag.Get("default") == "") {
-			keys = append(keys, key)
+			keys = append(keys, keyOf(f))
 		}
 	}
 	return keys
 }
 
-// kebab is a field's name as its flag's: max-publish-rate for MaxPublishRate.
-func kebab(name string) string {
+// keyOf is the key of a field: the name in its tag, or max-publish-rate for
+// MaxPublishRate.
+func keyOf(f reflect.StructField) string {
+	if name := f.Tag.Get("name"); name != "" {
+		return name
+	}
 	var b strings.Builder
-	for i, r := range name {
+	for i, r := range f.Name {
 		if unicode.IsUpper(r) && i > 0 {
 			b.WriteByte('-')
 		}
@@ -120,7 +120,7 @@ func kebab(name string) string {
 	return b.String()
 }
 
-// textOf is a value as it stands in a default tag.
+// textOf is a value as it stands in a default tag, or in the file.
 func textOf(v reflect.Value) string {
 	if list, ok := v.Interface().([]string); ok {
 		return strings.Join(list, ",")

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"encoding"
 	"fmt"
 	"io"
 	"reflect"
@@ -63,14 +62,7 @@ func (c *configuration) writeEffective(w io.Writer, flags []*kong.Flag) error {
 			add(root, f.Name, sequence(v.Interface().([]string)))
 			continue
 		}
-		text := fmt.Sprint(v.Interface())
-		if m, ok := v.Interface().(encoding.TextMarshaler); ok {
-			b, err := m.MarshalText()
-			if err != nil {
-				return err
-			}
-			text = string(b)
-		}
+		text := textOf(v)
 		if f.Name == "jwt-jwks-url" || f.Name == "auth-http-url" {
 			text = auth.RedactURL(text)
 		}

@@ -21,10 +21,8 @@ func (c *proxyConfig) check(listeners []listenerConfig, fault func(key, format s
 		fault("trusted-proxies", "%v", err)
 	}
 	trusting := slices.ContainsFunc(listeners, func(l listenerConfig) bool { return len(l.TrustedProxies) > 0 })
-	for _, key := range changed(c) {
-		if !trusting && key == "forwarded-header" {
-			fault(key, "is set, but no proxy is believed: trusted-proxies is empty")
-		}
+	if !trusting && slices.Contains(changed(c), "forwarded-header") {
+		fault("forwarded-header", "is set, but no proxy is believed: trusted-proxies is empty")
 	}
 }
 
