@@ -3,6 +3,7 @@ package store
 import (
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"math/rand/v2"
 	"strings"
 	"sync"
@@ -192,7 +193,7 @@ func TestCrash_AgainAndAgainWithoutACommit(t *testing.T) {
 			time.Sleep(100 * time.Millisecond)
 		}
 		h.keeps(t, d)
-		crashed := fs.CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: 100, RNG: rand.New(rand.NewPCG(1, 1))})
+		crashed := killed(fs)
 		closeIt(t, d)
 		fs = crashed
 	}
@@ -214,7 +215,7 @@ func crashedStore(t *testing.T, n int, s Sync) (mem *vfs.MemFS, log string) {
 			t.Fatal(err)
 		}
 	}
-	mem = live.CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: 100, RNG: rand.New(rand.NewPCG(1, 1))})
+	mem = killed(live)
 	closeIt(t, d)
 	logs, err := wal.Scan(wal.Dir{FS: mem, Dirname: "data"})
 	if err != nil || len(logs) == 0 {
@@ -301,19 +302,32 @@ func TestJournal_DamageBeforeTheTailStopsTheStart(t *testing.T) {
 	}
 }
 
-// Without fsyncs there may be holes anywhere; the first is the end.
+// Without fsyncs there may be holes anywhere; the first is the end, also for who only
+// looks.
 func TestJournal_HolesOfAnUnsyncedLogAreItsEnd(t *testing.T) {
 	mem, log := crashedStore(t, 40, SyncNever)
 	at := records(t, mem, log)
 	for i := 0; i < 40; i += 7 {
 		f := mem.CrashClone(vfs.CrashCloneCfg{})
 		flip(t, f, log, at[i]+100)
-		c := openFS(t, f)
-		h := &history{applied: 40}
-		if n := h.holds(t, c); n != i {
-			t.Errorf("a hole in record %d: %d commits", i, n)
+		found, noted := "", ""
+		if err := CheckFiles("data", Options{FS: f}, func(what string) { found += what }, func(what string) { noted += what }); err != nil {
+			t.Fatal(err)
 		}
-		closeIt(t, c)
+		if !strings.Contains(noted, fmt.Sprintf("%s at byte %d of", f.PathBase(log), at[i])) || found != "" {
+			t.Errorf("a hole in record %d: noted %q, found %q", i, noted, found)
+		}
+		for _, readOnly := range []bool{true, false} {
+			c, err := Open("data", Options{FS: f, Logger: quiet, ReadOnly: readOnly})
+			if err != nil {
+				t.Fatal(err)
+			}
+			h := &history{applied: 40}
+			if n := h.holds(t, c); n != i {
+				t.Errorf("a hole in record %d: %d commits", i, n)
+			}
+			closeIt(t, c)
+		}
 	}
 }
 

@@ -58,6 +58,7 @@ type Disk struct {
 	commits chan *pebble.Batch
 	done    chan error // of what was sent to commits
 	tend    chan struct{}
+	note    chan struct{}
 
 	closed atomic.Bool
 	quit   chan struct{} // closed by Close
@@ -143,7 +144,6 @@ func (d *Disk) commitLoop() {
 			d.done <- d.commit(b)
 			changed = true
 		case <-d.tend:
-			d.guard.book.progress(d.guard)
 			if changed && !d.opts.ReadOnly && time.Since(flushed) >= flushInterval {
 				changed, flushed = false, time.Now()
 				d.flush()
@@ -156,9 +156,25 @@ func (d *Disk) commitLoop() {
 
 // Tend implements broker.Tender.
 func (d *Disk) Tend() {
-	select {
-	case d.tend <- struct{}{}:
-	default:
+	for _, c := range []chan struct{}{d.tend, d.note} {
+		select {
+		case c <- struct{}{}:
+		default:
+		}
+	}
+}
+
+// noteLoop notes what has become durable. It has a goroutine of its own, as commits
+// do not wait for the fsync of the note.
+func (d *Disk) noteLoop() {
+	defer d.idle.Done()
+	for {
+		select {
+		case <-d.note:
+			d.guard.book.progress(d.guard)
+		case <-d.quit:
+			return
+		}
 	}
 }
 
@@ -320,6 +336,9 @@ func (d *Disk) Checkpoint(dir string) error {
 		d.guard.copies.Store(&dir)
 		defer d.guard.copies.Store(nil)
 		if err = d.checkpoint(dir); err == nil {
+			err = writeLogs(d.guard, dir)
+		}
+		if err == nil {
 			err = writeVersion(d.guard, dir, Version) // last: nobody takes half a copy for one
 		}
 		if err != nil {

@@ -1,7 +1,6 @@
 package store
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -14,7 +13,6 @@ import (
 	"github.com/cockroachdb/pebble/v2/sstable"
 	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/cockroachdb/pebble/v2/vfs/atomicfs"
-	"github.com/cockroachdb/pebble/v2/wal"
 
 	"hashplus/broker"
 )
@@ -28,9 +26,12 @@ type files struct {
 	unlisted []string // those that are not, as far as that is known; most often they are about to be removed
 	logs     []string // oldest first
 	list     logList
+	noList   bool // there is no file LOGS
+	holes    bool // the newest log was written without fsyncs
 
 	// What is wrong with files of which there is one; nil if nothing is.
 	format   error // FORMAT
+	logList  error // LOGS
 	listing  error // the MANIFEST: all tables and logs that are there are taken for those in use
 	logsGone error // logs that are missing
 }
@@ -42,8 +43,15 @@ func openFiles(f vfs.FS, dir string, lock *pebble.Lock) (*files, error) {
 	d.options.Logger = panicLogger{}
 	d.options.ReadOnly, d.options.DisableConsistencyCheck, d.options.Lock = true, true, lock
 	d.options.EnsureDefaults()
-	var err error
-	if d.list, err = readLogs(f, dir); err != nil {
+	list, known, err := readLogs(f, dir)
+	switch {
+	case errors.Is(err, broker.ErrStoreDamaged):
+		d.logList = err
+	case err != nil:
+		return nil, err
+	}
+	d.list, d.noList = list, !known && err == nil
+	if d.holes, err = hasHoles(f, dir); err != nil {
 		return nil, err
 	}
 	manifest, wanted, err := checkManifest(f, dir, d.list)
@@ -52,8 +60,8 @@ func openFiles(f vfs.FS, dir string, lock *pebble.Lock) (*files, error) {
 		d.listing = err
 	case err != nil:
 		return nil, err
-	case manifest == "":
-		return d, nil // there is nothing yet
+	case manifest == "" && d.logList == nil:
+		return nil, errUnfinished(dir)
 	default:
 		d.listing = d.listTables()
 	}
@@ -70,13 +78,14 @@ func openFiles(f vfs.FS, dir string, lock *pebble.Lock) (*files, error) {
 	}
 	d.unlisted = slices.DeleteFunc(tables, func(name string) bool { return slices.Contains(d.tables, name) })
 	d.logsGone = d.list.missing(f, dir, wanted)
-	logs, err := wal.Scan(wal.Dir{FS: f, Dirname: dir})
-	for _, l := range logs {
-		if int(l.Num) >= wanted {
-			d.logs = append(d.logs, logName(int(l.Num)))
-		}
-	}
+	d.logs, err = wantedLogs(f, dir, wanted)
 	return d, err
+}
+
+// errUnfinished is about a directory that a first start was interrupted in. Another
+// one goes on there.
+func errUnfinished(dir string) error {
+	return fmt.Errorf("%w in %s: it has not been more than begun", ErrMissing, dir)
 }
 
 // listTables fills in the tables that are in use, be they there or not.
@@ -210,51 +219,42 @@ func locked(dir string, o *Options, f func(*files) error) (err error) {
 }
 
 // CheckFiles reads every table, log and list of the store in dir, which must not
-// be open, and calls found for each thing that is damaged or missing. It changes
-// nothing. What the records mean is not looked at.
-func CheckFiles(dir string, o Options, found func(what string)) error {
+// be open, and calls found for each thing that is damaged or missing, and noted for
+// what a start lives with. It changes nothing. What the records mean is not looked at.
+func CheckFiles(dir string, o Options, found, noted func(what string)) error {
 	return locked(dir, &o, func(d *files) error {
-		for _, err := range []error{d.format, d.listing, d.logsGone} {
-			if err != nil {
-				found(whatIs(err))
-			}
-		}
-		_, err := d.fs.Stat(d.path(unsyncedFile))
-		holes := err == nil
-		for i, name := range d.logs {
-			if err := d.checkLog(name, i == len(d.logs)-1, holes); err != nil {
-				found(whatIs(err))
-			}
-		}
-		for _, name := range d.tables {
-			if err := d.checkTable(name); err != nil {
-				found(fmt.Sprintf("%s: %v", name, err))
-			}
-		}
+		d.check(found, noted)
 		return nil
 	})
 }
 
-// checkLog reads a log. The newest one may end anywhere behind what was durable of
-// it, and with holes may be bad there.
-func (d *files) checkLog(name string, newest, holes bool) error {
-	j, err := checkJournal(d.fs, d.path(name), nil)
-	switch {
-	case j == nil:
-		return err
-	case newest:
-		lacks := d.list.lacks(name, j)
-		if d.logsGone != nil {
-			lacks = nil // that says it
+func (d *files) check(found, noted func(what string)) {
+	for _, err := range []error{d.format, d.logList, d.listing, d.logsGone} {
+		if err != nil {
+			found(whatIs(err))
 		}
-		if lacks == nil && holes {
-			return nil
-		}
-		return cmp.Or(err, lacks)
-	case err == nil && !j.closed && j.pos > 0: // one that nothing was written to may have no end
-		return fmt.Errorf("%s is cut off at byte %d of %d, and there is a newer one", name, max(j.pos, j.bad), len(j.data))
 	}
-	return err
+	if d.noList {
+		noted(noLogs)
+	}
+	list := d.list
+	if d.logsGone != nil {
+		list = logList{} // that says it
+	}
+	for i, name := range d.logs {
+		cut, err := checkLog(d.fs, d.dir, name, list, i == len(d.logs)-1, d.holes)
+		if err != nil {
+			found(whatIs(err))
+		}
+		if cut != nil {
+			noted(fmt.Sprintf("%s: it has holes, as it was written without fsync, and a start cuts it at the first", cut))
+		}
+	}
+	for _, name := range d.tables {
+		if err := d.checkTable(name); err != nil {
+			found(fmt.Sprintf("%s: %v", name, err))
+		}
+	}
 }
 
 func (d *files) checkTable(name string) error {

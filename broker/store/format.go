@@ -40,6 +40,9 @@ const (
 // changes in pebble's own files it changes itself.
 const Version = record.Format
 
+// oldest is the first format that there was.
+const oldest = 1
+
 const formatText = "hashplus store\nversion "
 
 // Errors that Open returns wrapped.
@@ -76,10 +79,10 @@ func readVersion(f vfs.FS, dir string) (version int, ok bool, err error) {
 	if err != nil {
 		return 0, false, err
 	}
-	number, known := strings.CutPrefix(string(text), formatText)
-	version, err = strconv.Atoi(strings.TrimSuffix(number, "\n"))
+	number, known := strings.CutPrefix(strings.TrimSuffix(string(text), "\n"), formatText)
+	version, err = strconv.Atoi(number)
 	switch {
-	case !known || err != nil || version < 0:
+	case !known || err != nil || version < oldest || strconv.Itoa(version) != number:
 		if names, err := f.List(dir); err == nil && isOurs(names) {
 			return 0, false, fmt.Errorf("%w: the file %s says no version", broker.ErrStoreDamaged, formatFile)
 		}
@@ -93,7 +96,7 @@ func readVersion(f vfs.FS, dir string) (version int, ok bool, err error) {
 // isOurs says whether a directory with these files is a store though its FORMAT says
 // nothing: pebble's files are in it, and one that only a broker makes beside them.
 func isOurs(names []string) bool {
-	return slices.Contains(names, pidFile) && slices.ContainsFunc(names, func(name string) bool {
+	return (slices.Contains(names, pidFile) || slices.Contains(names, logsFile)) && slices.ContainsFunc(names, func(name string) bool {
 		return isTable(name) || isLog(name) || strings.HasPrefix(name, "MANIFEST-")
 	})
 }
@@ -122,16 +125,23 @@ func lock(f vfs.FS, dir string, onlyReads bool) (*pebble.Lock, error) {
 	case errors.As(err, &path): // the file cannot be made: a read-only file system, permissions
 		return nil, fmt.Errorf("cannot write to %s: %w", dir, err)
 	case err != nil:
-		holder := "another process"
-		if pid, err := readFile(f, f.PathJoin(dir, pidFile)); err == nil && len(pid) > 1 {
-			holder = "process " + string(bytes.TrimSpace(pid))
-		}
 		if errors.Is(err, syscall.EAGAIN) {
-			return nil, fmt.Errorf("%s is %w by %s", dir, ErrInUse, holder)
+			return nil, inUse(f, dir)
 		}
-		return nil, fmt.Errorf("%s is %w by %s (%w)", dir, ErrInUse, holder, err)
+		return nil, fmt.Errorf("%w (%w)", inUse(f, dir), err)
 	}
 	return l, nil
+}
+
+// InUse is the error for dir if another process has it open.
+func InUse(dir string) error { return inUse(vfs.Default, dir) }
+
+func inUse(f vfs.FS, dir string) error {
+	holder := "another process"
+	if pid, err := readFile(f, f.PathJoin(dir, pidFile)); err == nil && len(pid) > 1 {
+		holder = "process " + string(bytes.TrimSpace(pid))
+	}
+	return fmt.Errorf("%s is %w by %s", dir, ErrInUse, holder)
 }
 
 // lockless is a file system in which everybody gets a lock.
@@ -139,6 +149,15 @@ type lockless struct{ vfs.FS }
 
 // Lock implements vfs.FS.
 func (lockless) Lock(string) (io.Closer, error) { return io.NopCloser(nil), nil }
+
+// hasHoles says whether the newest log was written without fsyncs.
+func hasHoles(f vfs.FS, dir string) (bool, error) {
+	_, err := f.Stat(f.PathJoin(dir, unsyncedFile))
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	return err == nil, err
+}
 
 // setMark makes the file name in dir exist, or not, durably.
 func setMark(f vfs.FS, dir, name string, on bool) error {

@@ -84,7 +84,8 @@ func (j *journal) next() (record []byte, ok bool) {
 	for p, within := j.pos, false; ; {
 		c, state := j.chunk(p)
 		switch {
-		case state == chunkEnd && !within:
+		case (state == chunkEnd || state == chunkTrailer) && !within:
+			j.closed = state == chunkTrailer
 			return nil, false
 		case state != chunkGood, within != (c.part == middlePart || c.part == lastPart):
 			j.bad = p
@@ -110,7 +111,12 @@ const (
 	chunkGood chunkState = iota
 	chunkBad
 	chunkEnd
+	chunkTrailer // the end of a log that was closed
 )
+
+// trailerLength is what a log gets behind its last record when it is closed. No
+// record is so short.
+const trailerLength = chunkHeader + 4
 
 // chunk reads the one at p.
 func (j *journal) chunk(p int) (c chunk, s chunkState) {
@@ -135,8 +141,7 @@ func (j *journal) chunk(p int) (c chunk, s chunkState) {
 		case kind < kindsLog || kind >= kindsEnd || len(rest) < chunkHeader+4:
 			return c, chunkBad
 		case binary.LittleEndian.Uint32(rest[7:]) == j.log+1:
-			j.closed = true
-			return c, chunkEnd
+			return c, chunkTrailer
 		case binary.LittleEndian.Uint32(rest[7:]) != j.log:
 			return c, chunkBad
 		}
@@ -227,33 +232,86 @@ func chunkChecksum(p []byte) uint32 {
 	return (c>>15 | c<<17) + 0xa282ead8
 }
 
-// checkJournals fails if the MANIFEST or the newest log of dir is damaged elsewhere
-// than at its end, or if one of them is missing. With holes, the log was written
-// without fsyncs, and is cut at the first hole instead; cut says so.
-func checkJournals(f vfs.FS, dir string, list logList, holes bool) (cut string, err error) {
+// readable is how far a log has been read without a gap.
+func (j *journal) readable() int64 {
+	end := max(j.pos, j.bad) // it may be bad within a record
+	if left := chunkBlock - end%chunkBlock; left < j.header() {
+		end += left // no chunk had room there
+	}
+	return int64(end)
+}
+
+// checkJournals fails if the MANIFEST or a log that it wants is missing, or is damaged
+// elsewhere than at its end. With holes, the newest log was written without fsyncs,
+// and is to be cut at the first one: cut says where.
+func checkJournals(f vfs.FS, dir string, list logList, holes bool) (cut *cutLog, err error) {
 	_, wanted, err := checkManifest(f, dir, list)
 	if err == nil {
 		err = list.missing(f, dir, wanted)
 	}
 	if err != nil {
-		return "", err
+		return nil, err
 	}
-	logs, err := wal.Scan(wal.Dir{FS: f, Dirname: dir})
-	if err != nil || len(logs) == 0 {
-		return "", err
-	}
-	_, name := logs[len(logs)-1].SegmentLocation(0)
-	j, err := checkJournal(f, name, nil)
-	if j != nil {
-		if lacks := list.lacks(path.Base(name), j); lacks != nil {
-			return "", cmp.Or(err, lacks)
+	logs, err := wantedLogs(f, dir, wanted)
+	for i, name := range logs {
+		if cut, err = checkLog(f, dir, name, list, i == len(logs)-1, holes); err != nil {
+			return nil, err
 		}
 	}
-	if err == nil || !holes || !errors.Is(err, broker.ErrStoreDamaged) {
-		return "", err
-	}
-	return fmt.Sprintf("%s at byte %d of %d", path.Base(name), j.pos, len(j.data)), replaceFile(f, dir, name, j.data[:j.pos])
+	return cut, err
 }
+
+// wantedLogs are those of dir from number wanted on, oldest first.
+func wantedLogs(f vfs.FS, dir string, wanted int) (names []string, err error) {
+	logs, err := wal.Scan(wal.Dir{FS: f, Dirname: dir})
+	for _, l := range logs {
+		if int(l.Num) >= wanted {
+			names = append(names, logName(int(l.Num)))
+		}
+	}
+	return names, err
+}
+
+// checkLog fails if a log is damaged. The newest one may end anywhere behind what was
+// durable of it, and with holes may be bad there: cut says where, if it is.
+func checkLog(f vfs.FS, dir, name string, list logList, newest, holes bool) (cut *cutLog, err error) {
+	j, err := checkJournal(f, f.PathJoin(dir, name), nil)
+	if j == nil {
+		return nil, err
+	}
+	lacks := list.lacks(name, j)
+	switch {
+	case !newest && err == nil && !j.closed && j.pos > 0: // one that nothing was written to may have no end
+		err = fmt.Errorf("%w: %s is cut off at byte %d of %d, and there is a newer one",
+			broker.ErrStoreDamaged, name, max(j.pos, j.bad), len(j.data))
+	case newest && holes && err != nil && lacks == nil:
+		return &cutLog{FS: f, name: f.PathJoin(dir, name), data: j.data[:j.pos], of: len(j.data)}, nil
+	}
+	return nil, cmp.Or(err, lacks)
+}
+
+// cutLog is a file system in which a log ends before its first hole.
+type cutLog struct {
+	vfs.FS
+	name string
+	data []byte
+	of   int // bytes that it really has
+}
+
+func (c *cutLog) String() string {
+	return fmt.Sprintf("%s at byte %d of %d", path.Base(c.name), len(c.data), c.of)
+}
+
+// Open implements vfs.FS.
+func (c *cutLog) Open(name string, opts ...vfs.OpenOption) (vfs.File, error) {
+	if name != c.name {
+		return c.FS.Open(name, opts...)
+	}
+	return vfs.NewMemFile(c.data), nil
+}
+
+// Unwrap implements vfs.FS.
+func (c *cutLog) Unwrap() vfs.FS { return c.FS }
 
 // checkManifest fails if the MANIFEST of dir is missing, is damaged elsewhere than
 // at its end, or lacks its end. wanted is the number from which on it wants logs.

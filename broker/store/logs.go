@@ -1,6 +1,7 @@
 package store
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"hash/crc32"
@@ -22,9 +23,9 @@ import (
 // missing it does not notice, nor that the MANIFEST has lost its latest records, as
 // long as the tables that are left in it are there.
 //
-// The file is not made durable, so after a loss of power it may be an older one, or
-// unreadable, which counts as none. An older one is right as well: what it says must
-// be so is so for good.
+// What is in the file is durable before it has the name, which is not made durable:
+// after a loss of power it may be an older one. That is right as well, as what the
+// list says must be so is so for good. So an error in writing it is none of the store.
 type logList struct {
 	gone    int           // logs up to this number are in tables, and were let go: the MANIFEST must not want them
 	there   []int         // logs that were made, durably; those of them that the MANIFEST wants must be there
@@ -69,19 +70,42 @@ func scan(line, format string, to ...any) bool {
 	return err == nil && n == len(to)
 }
 
-// readLogs is the list of dir. Where there is none that can be read, an empty one
-// stands for it, which says nothing.
-func readLogs(f vfs.FS, dir string) (l logList, err error) {
+// readLogs is the list of dir; known is false if there is none, which says nothing.
+func readLogs(f vfs.FS, dir string) (l logList, known bool, err error) {
 	text, err := readFile(f, f.PathJoin(dir, logsFile))
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return l, err
+	if errors.Is(err, fs.ErrNotExist) {
+		return l, false, nil
 	}
-	l, ok := decodeLogs(string(text))
-	if !ok {
-		l = logList{durable: map[int]int64{}}
+	if err != nil {
+		return l, false, err
 	}
-	return l, nil
+	if l, known = decodeLogs(string(text)); !known {
+		return logList{}, false, fmt.Errorf("%w: the file %s, which says how much of each log was durable, cannot be read", broker.ErrStoreDamaged, logsFile)
+	}
+	return l, true, nil
 }
+
+// writeLogs makes the list of a directory to which nobody writes.
+func writeLogs(f vfs.FS, dir string) error {
+	_, wanted, err := checkManifest(f, dir, logList{})
+	if err != nil {
+		return err
+	}
+	names, err := wantedLogs(f, dir, wanted)
+	l := logList{gone: wanted - 1, durable: map[int]int64{}}
+	for _, name := range names {
+		j, err := checkJournal(f, f.PathJoin(dir, name), nil)
+		if err != nil {
+			return err
+		}
+		l.there = append(l.there, int(j.log))
+		l.durable[int(j.log)] = j.readable()
+	}
+	return cmp.Or(err, writeFile(f, f.PathJoin(dir, logsFile), l.encode()))
+}
+
+// noLogs is what a store without the list is said about.
+const noLogs = "the file " + logsFile + " is missing, so that a log is missing, or cut off, might not be noticed"
 
 // contradicts fails if the MANIFEST wants logs from number wanted on, and some of
 // these were let go: it had said more.
@@ -106,7 +130,7 @@ func (l *logList) missing(f vfs.FS, dir string, wanted int) error {
 			return fmt.Errorf("%w: %s is missing", broker.ErrStoreDamaged, name)
 		case err != nil:
 			return err
-		case info.Size()+unread < l.durable[n]:
+		case info.Size()+trailerLength < l.durable[n]:
 			return fmt.Errorf("%w: %s has %d bytes, and %d were durable", broker.ErrStoreDamaged, name, info.Size(), l.durable[n])
 		}
 	}
@@ -115,24 +139,26 @@ func (l *logList) missing(f vfs.FS, dir string, wanted int) error {
 
 // lacks fails if a log that has been read ends before what was durable of it.
 func (l *logList) lacks(name string, j *journal) error {
-	if durable := l.durable[int(j.log)]; int64(j.pos)+unread < durable {
-		return fmt.Errorf("%w: %s can be read up to byte %d, and %d were durable", broker.ErrStoreDamaged, name, j.pos, durable)
+	if durable := l.durable[int(j.log)]; !j.closed && l.had(j, j.readable()) {
+		return fmt.Errorf("%w: %s can be read up to byte %d, and %d were durable", broker.ErrStoreDamaged, name, j.readable(), durable)
 	}
 	return nil
 }
 
-// unread is what may be behind the last record of a log: padding, and the end that
-// it gets when it is closed.
-const unread = 64
+// had says whether a record that begins in a log at that byte was durable.
+func (l *logList) had(j *journal, at int64) bool {
+	return at+trailerLength < l.durable[int(j.log)]
+}
 
 func logName(n int) string { return fmt.Sprintf("%06d.log", n) }
 
 // logBook keeps the list while the store is open. Any goroutine.
 type logBook struct {
-	mu    sync.Mutex // held while the list is written, which waits for no fsync
-	dir   string     // empty where no list is kept
-	list  logList
-	files map[int]*guarded // the logs that were made since begin, and not let go
+	mu      sync.Mutex // held while the list is written
+	dir     string     // empty where no list is kept
+	list    logList
+	written bool             // the file has what list has
+	files   map[int]*guarded // the logs that were made since begin, and not let go
 }
 
 // begin keeps a list in dir from now on, which goes on from the one that is there.
@@ -140,6 +166,9 @@ func (b *logBook) begin(dir string, list logList) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.dir, b.list, b.files = dir, list, map[int]*guarded{}
+	if list.durable == nil {
+		b.list.durable = map[int]int64{}
+	}
 }
 
 // opened says by which file a log is written.
@@ -180,8 +209,7 @@ func (b *logBook) letGo(g *guard, name string) {
 // progress notes what has become durable.
 func (b *logBook) progress(g *guard) { b.change(g, func(*logList) bool { return false }) }
 
-// change writes the list anew if f has changed it, or more is durable. An error
-// poisons the store.
+// change writes the list anew if f has changed it, or more is durable.
 func (b *logBook) change(g *guard, f func(*logList) bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -194,18 +222,18 @@ func (b *logBook) change(g *guard, f func(*logList) bool) {
 			b.list.durable[n], changed = file.durable.Load(), true
 		}
 	}
-	if !changed {
+	if !changed && b.written {
 		return
 	}
 	name := g.PathJoin(b.dir, logsFile)
-	file, err := g.Create(name+".new", vfs.WriteCategoryUnspecified)
-	if err == nil {
-		_, err = file.Write([]byte(b.list.encode()))
-		err = errors.Join(err, file.Close())
-	}
-	if err == nil {
-		_ = g.Rename(name+".new", name) // an error has poisoned the store
-	}
+	b.written = g.read(func() error { // errors are not the store's
+		err := writeFile(g.FS, name+".new", b.list.encode())
+		if err == nil {
+			return g.FS.Rename(name+".new", name)
+		}
+		_ = g.FS.Remove(name + ".new") // the next one is made anew
+		return err
+	}) == nil
 }
 
 // logNumber is that in the name of a log.

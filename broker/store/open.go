@@ -9,6 +9,7 @@ import (
 
 	crdb "github.com/cockroachdb/errors"
 	"github.com/cockroachdb/pebble/v2"
+	"github.com/cockroachdb/pebble/v2/vfs/atomicfs"
 	"github.com/cockroachdb/pebble/v2/wal"
 
 	"hashplus/broker"
@@ -26,10 +27,14 @@ func Open(dir string, o Options) (*Disk, error) {
 	d := &Disk{
 		dir: dir, opts: o, guard: g, db: in.db, lock: in.lock,
 		commits: make(chan *pebble.Batch), done: make(chan error, 1), quit: make(chan struct{}),
-		tend: make(chan struct{}, 1),
+		tend: make(chan struct{}, 1), note: make(chan struct{}, 1),
 	}
 	d.idle.Add(1)
 	go d.commitLoop()
+	if !o.ReadOnly {
+		d.idle.Add(1)
+		go d.noteLoop()
+	}
 	if o.Sync.Every > 0 {
 		d.idle.Add(1)
 		go d.syncLoop()
@@ -123,24 +128,21 @@ func openPebble(dir string, g *guard, o *Options) (in instance, err error) {
 	if o.ReadOnly {
 		return openReadOnly(dir, version, g, o, l)
 	}
-	if err := writeFile(g, g.PathJoin(dir, pidFile), pid()); err != nil {
-		return in, err
-	}
 	if !exists {
 		version = Version
 		if err := writeVersion(g, dir, version); err != nil {
 			return in, err
 		}
 	}
-	list, err := readLogs(g, dir)
+	list, err := prepareLogs(dir, g, o)
 	if err != nil {
-		return in, err
-	}
-	if err := prepareLog(dir, list, g, o); err != nil {
 		return in, err
 	}
 	g.book.begin(dir, list)
 	if err := roomToOpen(dir, g, o); err != nil {
+		return in, err
+	}
+	if err := writeFile(g, g.PathJoin(dir, pidFile), pid()); err != nil { // nothing is changed before
 		return in, err
 	}
 	po := pebbleOptions(g, o)
@@ -169,15 +171,26 @@ func openReadOnly(dir string, version int, g *guard, o *Options, l *pebble.Lock)
 	if version != Version {
 		return in, fmt.Errorf("%s has format %d; a broker that is started on it changes it to %d", dir, version, Version)
 	}
-	list, err := readLogs(g, dir)
+	list, _, err := readLogs(g, dir)
 	if err != nil {
 		return in, err
 	}
-	if _, err := checkJournals(g, dir, list, false); err != nil {
+	holes, err := hasHoles(g, dir)
+	if err != nil {
 		return in, err
+	}
+	cut, err := checkJournals(g, dir, list, holes)
+	if err != nil {
+		return in, err
+	}
+	if name, err := atomicfs.ReadMarker(g, dir, "manifest"); err != nil || name == "" {
+		return in, cmp.Or(err, errUnfinished(dir))
 	}
 	po := pebbleOptions(g, o)
 	po.ReadOnly, po.Lock = true, l
+	if cut != nil {
+		po.FS = cut
+	}
 	g.advance(opening)
 	db, err := pebble.Open(dir, po)
 	if err != nil {
@@ -230,15 +243,28 @@ func roomToOpen(dir string, g *guard, o *Options) error {
 	return nil
 }
 
-// prepareLog looks for damage that pebble would take for the end of the log.
-func prepareLog(dir string, list logList, g *guard, o *Options) error {
-	_, err := g.Stat(g.PathJoin(dir, unsyncedFile))
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
+// prepareLogs looks for damage that pebble would take for the end of a log, and
+// cuts holes off, where that is what is to be done. It says what list of the logs
+// there is.
+func prepareLogs(dir string, g *guard, o *Options) (list logList, err error) {
+	list, known, err := readLogs(g, dir)
+	if err != nil {
+		return list, err
 	}
-	cut, err := checkJournals(g, dir, list, err == nil)
-	if cut != "" {
+	holes, err := hasHoles(g, dir)
+	if err != nil {
+		return list, err
+	}
+	cut, err := checkJournals(g, dir, list, holes)
+	if err != nil {
+		return list, err
+	}
+	if name, err := atomicfs.ReadMarker(g, dir, "manifest"); err == nil && name != "" && !known {
+		o.Logger.Warn("damage might not be noticed at this start", "cause", noLogs)
+	}
+	if cut != nil {
 		o.Logger.Warn("the log had holes, as it was written without fsync; it was cut at the first", "at", cut)
+		return list, replaceFile(g, dir, cut.name, cut.data)
 	}
-	return err
+	return list, nil
 }

@@ -55,6 +55,12 @@ func (s *salvage) preamble() {
 	if s.format != nil {
 		s.lost(fmt.Sprintf("%s; the records were taken to be of format %d", whatIs(s.format), Version))
 	}
+	if s.logList != nil {
+		s.lost(whatIs(s.logList))
+	}
+	if s.noList {
+		s.lost(noLogs)
+	}
 	if s.listing != nil {
 		s.lost(whatIs(s.listing) + "; all tables that are there were taken, so what had been deleted or changed may be there as it was")
 	}
@@ -168,7 +174,7 @@ func (s *salvage) readLog(name string, newest bool, lost func(string), f entry) 
 		lost(fmt.Sprintf("%s: %v", name, err))
 		return
 	}
-	end := 0 // of what could be read
+	end, told := 0, -1 // of what could be read; the last place that was told of
 	for {
 		repr, ok := j.next()
 		if ok {
@@ -177,17 +183,19 @@ func (s *salvage) readLog(name string, newest bool, lost func(string), f entry) 
 			continue
 		}
 		if j.bad < 0 {
-			j.pos = end // it may have been skipped over what is bad
-			short := s.logsGone == nil && s.list.lacks(name, j) != nil
-			if newest && short || !newest && !j.closed && end > 0 {
-				lost(fmt.Sprintf("%s: what was behind byte %d", name, end))
-			}
-			return
+			break
 		}
-		if j.damaged() {
+		// The newest log may end anywhere behind what was durable.
+		if j.damaged() || s.list.had(j, int64(j.bad)) {
+			told = j.bad
 			lost(fmt.Sprintf("%s: what is at byte %d", name, j.bad))
 		}
 		j.skip()
+	}
+	j.pos = end // it may have been skipped over what is bad
+	lacks := s.logsGone == nil && s.list.lacks(name, j) != nil
+	if told < end && (lacks || !newest && !j.closed && end > 0) {
+		lost(fmt.Sprintf("%s: what was behind byte %d", name, end))
 	}
 }
 

@@ -40,10 +40,12 @@ func filesOf(t *testing.T, f vfs.FS, suffix string) (names []string) {
 	return names
 }
 
+func ignore(string) {}
+
 func checkAndSalvage(t *testing.T, f vfs.FS) (found, lost, kept []string) {
 	t.Helper()
 	o := Options{FS: f, Logger: quiet}
-	if err := CheckFiles("data", o, func(what string) { found = append(found, what) }); err != nil {
+	if err := CheckFiles("data", o, func(what string) { found = append(found, what) }, ignore); err != nil {
 		t.Fatal(err)
 	}
 	n, err := Salvage("data", "saved", o, func(what string) { lost = append(lost, what) })
@@ -171,7 +173,7 @@ func TestSalvage_ByteOfTheLog(t *testing.T) {
 func TestCheck_RefusesAStoreThatIsOpen(t *testing.T) {
 	dir := t.TempDir()
 	openDisk(t, dir, Options{})
-	if err := CheckFiles(dir, Options{}, func(string) {}); err == nil || !strings.Contains(err.Error(), "in use by process") {
+	if err := CheckFiles(dir, Options{}, ignore, ignore); err == nil || !strings.Contains(err.Error(), "in use by process") {
 		t.Error(err)
 	}
 }

@@ -39,6 +39,9 @@ func (k *keeper) open() (broker.Store, error) {
 	// Once it was open it must be there: a disk that is gone leaves an empty
 	// directory behind, which is not to become a store.
 	again := k.disk.Load() != nil
+	if !again && answers(k.dir) { // its lock does not count if somebody has removed the file LOCK
+		return nil, store.InUse(k.dir)
+	}
 	d, err := store.Open(k.dir, store.Options{Sync: k.sync, Logger: k.log, MustExist: again})
 	if errors.Is(err, store.ErrStuck) {
 		k.stuck(err)
@@ -153,6 +156,20 @@ func shortPath(dir string) (path string, done func(), err error) {
 		return "", nil, errors.Join(fmt.Errorf("the path %s is too long for a socket", path), f.Close())
 	}
 	return filepath.Join(short, store.ControlSocket), func() { _ = f.Close() }, nil // it was only read
+}
+
+// answers says whether a broker serves dir.
+func answers(dir string) bool {
+	socket, done, err := shortPath(dir)
+	if err != nil {
+		return false
+	}
+	defer done()
+	conn, err := net.DialTimeout("unix", socket, time.Second)
+	if err != nil {
+		return false
+	}
+	return conn.Close() == nil
 }
 
 // errNoBroker means that no broker serves the directory.

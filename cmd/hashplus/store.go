@@ -168,17 +168,13 @@ type storeCheckCommand struct{ dataFlag }
 
 // Run prints what is wrong, and says so at the end.
 func (c *storeCheckCommand) Run(env *environment) error {
-	damages := 0
-	damage := func(what string) {
-		damages++
-		fmt.Fprintln(env.stdout, "damaged:", what)
-	}
-	if err := interruptible(env.ctx, func() error { return store.CheckFiles(c.Data, quietly(), damage) }); err != nil {
+	damages, err := checkFiles(env, c.Data)
+	if err != nil {
 		return explainInUse(c.Data, err)
 	}
 	var found tally
 	files := damages
-	err := withStore(env, c.Data, func(r *reading) error {
+	err = withStore(env, c.Data, func(r *reading) error {
 		return contents.Check(r, func(f contents.Finding) {
 			if found.add(f); !f.Idle {
 				damages++
@@ -190,9 +186,10 @@ func (c *storeCheckCommand) Run(env *environment) error {
 		// What refers to a record that cannot be read only seems to lack it.
 		found, damages = tally{}, files
 		if damages == 0 {
-			damage(err.Error())
+			damages++
+			fmt.Fprintln(env.stdout, "damaged:", err)
 		}
-	case err != nil:
+	case err != nil && damages == 0:
 		return err
 	}
 	if err := found.print(env.stdout, func(f contents.Finding) string {
@@ -338,14 +335,32 @@ func (c *storeBackupCommand) Run(env *environment) error {
 		return err
 	}
 	_, err = askBroker(env.ctx, c.Data, http.MethodPost, "/backup", url.Values{"to": {dst}})
-	if !errors.Is(err, errNoBroker) {
-		return err
-	}
-	return interruptible(env.ctx, func() error {
-		d, err := store.Open(c.Data, quietly())
-		if err != nil {
-			return advise(c.Data, err)
+	if errors.Is(err, errNoBroker) {
+		err = interruptible(env.ctx, func() error { return store.Copy(c.Data, dst, quietly()) })
+		if errors.Is(err, store.ErrInUse) {
+			return fmt.Errorf("%w, which takes no commands", err)
 		}
-		return errors.Join(d.Checkpoint(dst), d.Close())
+	}
+	if err != nil {
+		return advise(c.Data, err)
+	}
+	damages, err := checkFiles(env, dst)
+	if err == nil && damages > 0 {
+		err = damagedError{fmt.Sprintf("%s in the copy, as in %s; hashplus store salvage %s DST copies what can be read",
+			plural(damages, "damage", "damages"), c.Data, dst)}
+	}
+	return err
+}
+
+// checkFiles prints what is damaged in the files of dir, and counts it.
+func checkFiles(env *environment, dir string) (damages int, err error) {
+	err = interruptible(env.ctx, func() error {
+		return store.CheckFiles(dir, quietly(), func(what string) {
+			damages++
+			fmt.Fprintln(env.stdout, "damaged:", what)
+		}, func(what string) {
+			fmt.Fprintln(env.stdout, "note:", what)
+		})
 	})
+	return damages, err
 }

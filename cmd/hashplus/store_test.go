@@ -143,6 +143,69 @@ func TestStore_CommandsThatNeedTheDirectoryForThemselvesSaySo(t *testing.T) {
 	}
 }
 
+// What keeps a second broker out is the lock of a file. If somebody removes it, the
+// socket does.
+func TestStore_SecondBrokerIsRefusedWithoutTheLockFile(t *testing.T) {
+	_, dir := filled(t)
+	if err := os.Remove(filepath.Join(dir, "LOCK")); err != nil {
+		t.Fatal(err)
+	}
+	if code, _, stderr := command(t, "serve", "--tcp=127.0.0.1:0", "--data="+dir); code != exitFailure || !strings.Contains(stderr, dir+" is in use by process") {
+		t.Errorf("exit %d: %s", code, stderr)
+	}
+}
+
+func TestStore_BackupOfADamagedStoreSaysSo(t *testing.T) {
+	s, dir := filled(t)
+	s.signal()
+	s.wait()
+	s = serve(t, "--tcp=127.0.0.1:0", "--data="+dir) // what is in the log comes into a table
+	hurtTable(t, dir)
+	for _, name := range []string{"running", "stopped"} {
+		to := filepath.Join(t.TempDir(), name)
+		if out := storeRun(t, exitDamaged, "backup", "--data="+dir, to); !strings.Contains(out, "damaged: ") ||
+			!strings.Contains(out, "1 damage in the copy, as in "+dir+"; hashplus store salvage "+to) {
+			t.Errorf("%s: %s", name, out)
+		}
+		s.signal()
+		s.wait()
+	}
+}
+
+func TestStore_CheckOfAnOlderFormatFindsDamage(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "data")
+	if err := os.CopyFS(dir, os.DirFS("../../broker/store/contents/testdata/format1")); err != nil {
+		t.Fatal(err)
+	}
+	if out := storeRun(t, exitFailure, "check", "--data="+dir); !strings.Contains(out, "has format 1; a broker that is started on it changes it") || strings.Contains(out, "damaged") {
+		t.Error(out)
+	}
+	if err := os.Remove(filepath.Join(dir, "000009.sst")); err != nil {
+		t.Fatal(err)
+	}
+	if out := storeRun(t, exitDamaged, "check", "--data="+dir); !strings.Contains(out, "damaged: 000009.sst") {
+		t.Error(out)
+	}
+}
+
+// A directory in which a first start was interrupted is one for the commands, too.
+func TestStore_ThatHasOnlyBeenBegunIsNone(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "FORMAT"), fmt.Appendf(nil, "hashplus store\nversion %d\n", store.Version), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	to := filepath.Join(t.TempDir(), "x")
+	for _, args := range [][]string{{"check", "--data=" + dir}, {"export", "--data=" + dir}, {"stats", "--data=" + dir}, {"backup", "--data=" + dir, to}, {"salvage", dir, to}} {
+		if out := storeRun(t, exitFailure, args...); !strings.Contains(out, "there is no store in "+dir+": it has not been more than begun") {
+			t.Errorf("%q: %s", args, out)
+		}
+	}
+	s := serve(t, "--tcp=127.0.0.1:0", "--data="+dir)
+	s.signal()
+	s.wait()
+	storeRun(t, exitOK, "check", "--data="+dir)
+}
+
 func TestStore_DamageIsFoundAndSalvaged(t *testing.T) {
 	s, dir := filled(t)
 	s.signal()
