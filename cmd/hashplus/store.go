@@ -168,7 +168,7 @@ type storeCheckCommand struct{ dataFlag }
 
 // Run prints what is wrong, and says so at the end.
 func (c *storeCheckCommand) Run(env *environment) error {
-	damages, err := checkFiles(env, c.Data)
+	damages, err := checkFiles(env, store.CheckFiles, c.Data)
 	if err != nil {
 		return explainInUse(c.Data, err)
 	}
@@ -344,7 +344,7 @@ func (c *storeBackupCommand) Run(env *environment) error {
 	if err != nil {
 		return advise(c.Data, err)
 	}
-	damages, err := checkFiles(env, dst)
+	damages, err := checkFiles(env, store.CheckCopy, dst)
 	if err == nil && damages > 0 {
 		err = damagedError{fmt.Sprintf("%s in the copy, as in %s; hashplus store salvage %s DST copies what can be read",
 			plural(damages, "damage", "damages"), c.Data, dst)}
@@ -353,9 +353,9 @@ func (c *storeBackupCommand) Run(env *environment) error {
 }
 
 // checkFiles prints what is damaged in the files of dir, and counts it.
-func checkFiles(env *environment, dir string) (damages int, err error) {
+func checkFiles(env *environment, check func(dir string, o store.Options, found, noted func(string)) error, dir string) (damages int, err error) {
 	err = interruptible(env.ctx, func() error {
-		return store.CheckFiles(dir, quietly(), func(what string) {
+		return check(dir, quietly(), func(what string) {
 			damages++
 			fmt.Fprintln(env.stdout, "damaged:", what)
 		}, func(what string) {

@@ -60,6 +60,9 @@ func TestStore_BackupWhileTheBrokerServes(t *testing.T) {
 	if info, err := os.Stat(copied); err != nil || runtime.GOOS != "windows" && info.Mode().Perm() != 0o700 {
 		t.Errorf("%v, %v", info.Mode(), err)
 	}
+	if _, err := os.Stat(filepath.Join(copied, "LOCK")); err == nil {
+		t.Error("a file has been made in the copy that may belong to another user than the rest")
+	}
 	if out := storeRun(t, exitUsage, "backup", "--data="+dir, copied); !strings.Contains(out, "exists") {
 		t.Error(out)
 	}
