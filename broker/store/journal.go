@@ -241,24 +241,41 @@ func (j *journal) readable() int64 {
 	return int64(end)
 }
 
-// checkJournals fails if the MANIFEST or a log that it wants is missing, or is damaged
-// elsewhere than at its end. With holes, the newest log was written without fsyncs,
-// and is to be cut at the first one: cut says where.
-func checkJournals(f vfs.FS, dir string, list logList, holes bool) (cut *cutLog, err error) {
-	_, wanted, err := checkManifest(f, dir, list)
+// journals are what is read of a directory before pebble reads it.
+type journals struct {
+	manifest string // its name; empty where pebble has nothing yet
+	list     logList
+	noList   bool    // there is none
+	cut      *cutLog // where the newest log is to be cut, as it was written without fsyncs
+}
+
+// checkJournals fails if the MANIFEST, the list of the logs, or a log that is wanted
+// is missing, or is damaged elsewhere than at its end.
+func checkJournals(f vfs.FS, dir string) (j journals, err error) {
+	list, known, err := readLogs(f, dir)
+	if err != nil {
+		return j, err
+	}
+	j.list, j.noList = list, !known
+	holes, err := hasHoles(f, dir)
+	if err != nil {
+		return j, err
+	}
+	manifest, wanted, err := checkManifest(f, dir, list)
 	if err == nil {
 		err = list.missing(f, dir, wanted)
 	}
 	if err != nil {
-		return nil, err
+		return j, err
 	}
+	j.manifest = manifest
 	logs, err := wantedLogs(f, dir, wanted)
 	for i, name := range logs {
-		if cut, err = checkLog(f, dir, name, list, i == len(logs)-1, holes); err != nil {
-			return nil, err
+		if j.cut, err = checkLog(f, dir, name, list, i == len(logs)-1, holes); err != nil {
+			break
 		}
 	}
-	return cut, err
+	return j, err
 }
 
 // wantedLogs are those of dir from number wanted on, oldest first.

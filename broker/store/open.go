@@ -9,7 +9,6 @@ import (
 
 	crdb "github.com/cockroachdb/errors"
 	"github.com/cockroachdb/pebble/v2"
-	"github.com/cockroachdb/pebble/v2/vfs/atomicfs"
 	"github.com/cockroachdb/pebble/v2/wal"
 
 	"hashplus/broker"
@@ -171,25 +170,17 @@ func openReadOnly(dir string, version int, g *guard, o *Options, l *pebble.Lock)
 	if version != Version {
 		return in, fmt.Errorf("%s has format %d; a broker that is started on it changes it to %d", dir, version, Version)
 	}
-	list, _, err := readLogs(g, dir)
+	j, err := checkJournals(g, dir)
 	if err != nil {
 		return in, err
 	}
-	holes, err := hasHoles(g, dir)
-	if err != nil {
-		return in, err
-	}
-	cut, err := checkJournals(g, dir, list, holes)
-	if err != nil {
-		return in, err
-	}
-	if name, err := atomicfs.ReadMarker(g, dir, "manifest"); err != nil || name == "" {
-		return in, cmp.Or(err, errUnfinished(dir))
+	if j.manifest == "" {
+		return in, errUnfinished(dir)
 	}
 	po := pebbleOptions(g, o)
 	po.ReadOnly, po.Lock = true, l
-	if cut != nil {
-		po.FS = cut
+	if j.cut != nil {
+		po.FS = j.cut
 	}
 	g.advance(opening)
 	db, err := pebble.Open(dir, po)
@@ -243,28 +234,19 @@ func roomToOpen(dir string, g *guard, o *Options) error {
 	return nil
 }
 
-// prepareLogs looks for damage that pebble would take for the end of a log, and
-// cuts holes off, where that is what is to be done. It says what list of the logs
-// there is.
+// prepareLogs looks for damage that pebble would take for the end of a log, and cuts
+// off what is behind a hole. It says what list of the logs there is.
 func prepareLogs(dir string, g *guard, o *Options) (list logList, err error) {
-	list, known, err := readLogs(g, dir)
+	j, err := checkJournals(g, dir)
 	if err != nil {
 		return list, err
 	}
-	holes, err := hasHoles(g, dir)
-	if err != nil {
-		return list, err
-	}
-	cut, err := checkJournals(g, dir, list, holes)
-	if err != nil {
-		return list, err
-	}
-	if name, err := atomicfs.ReadMarker(g, dir, "manifest"); err == nil && name != "" && !known {
+	if j.noList && j.manifest != "" {
 		o.Logger.Warn("damage might not be noticed at this start", "cause", noLogs)
 	}
-	if cut != nil {
-		o.Logger.Warn("the log had holes, as it was written without fsync; it was cut at the first", "at", cut)
-		return list, replaceFile(g, dir, cut.name, cut.data)
+	if j.cut != nil {
+		o.Logger.Warn("the log had holes, as it was written without fsync; it was cut at the first", "at", j.cut)
+		err = replaceFile(g, dir, j.cut.name, j.cut.data)
 	}
-	return list, nil
+	return j.list, err
 }
