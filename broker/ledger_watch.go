@@ -11,8 +11,8 @@ func (g *ledger) lookAround() {
 	if g.store == nil {
 		return
 	}
-	if t, ok := g.store.(Tender); ok {
-		t.Tend()
+	if t, ok := g.store.(Tender); ok && t.Tend() != nil && !g.mark() { // what follows a commit that fails is to follow
+		return
 	}
 	if i, ok := g.store.(Inspected); ok {
 		g.noteDamage(i.Damage())
@@ -24,13 +24,18 @@ func (g *ledger) lookAround() {
 		}
 	}
 	if time.Since(g.marked) > clockEvery && g.b.sessionCount() > 0 && g.works() {
-		g.batch.Reset()
-		g.markClock()
-		if !g.commit() {
+		if !g.mark() {
 			return
 		}
 	}
 	g.checkSpace()
+}
+
+// mark stores the time; it reports false when the ledger has closed.
+func (g *ledger) mark() bool {
+	g.batch.Reset()
+	g.markClock()
+	return g.commit()
 }
 
 // errSpace is the trouble of a disk that is nearly full.

@@ -19,6 +19,67 @@ type hurtStore struct {
 
 func (h *hurtStore) Damage() (int, error) { return h.files, h.first }
 
+// unreadableStore is a store in which some values cannot be read.
+type unreadableStore struct {
+	*mapStore
+	key string
+}
+
+func (u *unreadableStore) Get(key []byte) ([]byte, bool, error) {
+	if string(key) == u.key {
+		return nil, false, fmt.Errorf("%w: block 7", ErrStoreDamaged)
+	}
+	return u.mapStore.Get(key)
+}
+
+// A client whose messages cannot be read gets those before the damage, and none after
+// it, until it can be read.
+func TestStored_WhatIsBeforeDamageIsDelivered(t *testing.T) {
+	s := newStored(t, 1, Options{})
+	c := s.join(0, "c", wire.V5, 600)
+	s.sub(c, wire.V5, wire.Subscription{Filter: "t", QoS: 1})
+	c.cut()
+	x := s.join(0, "x", wire.V5, 0)
+	for i := range 6 {
+		s.send(x, pub(wire.V5, "t", fmt.Sprint(i), 1, uint16(i+1)))
+	}
+	s.crash()
+	u := &unreadableStore{mapStore: s.m}
+	s.b.ledger.store = u
+	n := 0
+	for _, k := range s.m.keys {
+		if k[0] == record.KindBody {
+			if n++; n == 4 {
+				u.key = k
+			}
+		}
+	}
+	c = s.join(0, "c", wire.V5, 600)
+	s.store()
+	list := c.publishes(wire.V5)
+	if got := payloads(list); got != "0 1 2" {
+		t.Errorf("got %q", got)
+	}
+	c.ack(wire.V5, list)
+	s.store()
+	u.key = ""
+	s.advance(damagedRest.Seconds())
+	s.store()
+	if got := payloads(c.publishes(wire.V5)); got != "3 4 5" {
+		t.Errorf("then got %q", got)
+	}
+}
+
+// Whether there is space is known before the broker says that it is ready.
+func TestStored_FullDiskIsKnownFromTheStart(t *testing.T) {
+	s := newStored(t, 1, Options{})
+	s.m.full = true
+	s.crash()
+	if err := s.b.Health(); !errors.Is(err, errSpace) {
+		t.Errorf("health: %v", err)
+	}
+}
+
 // Bodies of messages that no delivery refers to go, a little at a time; all others
 // stay.
 func TestStored_BodiesThatNobodyIsToGetAreRemoved(t *testing.T) {

@@ -77,7 +77,8 @@ type loadedRow struct {
 	record.Message // if it has not been released; its slices are its own
 }
 
-// readRows reads rows of owner with their messages. Any goroutine.
+// readRows reads rows of owner with their messages, up to one that cannot be read: it
+// fails if that is the first. Any goroutine.
 func readRows(store Store, owner, from uint64) (bunch, error) {
 	var b bunch
 	bytes := 0
@@ -96,10 +97,12 @@ func readRows(store Store, owner, from uint64) (bunch, error) {
 		bytes += int(r.Size)
 		return true
 	})
-	if err != nil {
+	switch {
+	case err != nil && len(b.rows) == 0:
 		return b, err
-	}
-	if b.last == 0 {
+	case err != nil:
+		b.last = b.rows[len(b.rows)-1].row
+	case b.last == 0:
 		b.last = ^uint64(0)
 	}
 	kept := b.rows[:0]
@@ -111,6 +114,10 @@ func readRows(store Store, owner, from uint64) (bunch, error) {
 			}
 			value, ok, err := store.Get(key)
 			if err != nil {
+				b.rows, b.last = kept, r.row-1
+				if len(kept) > 0 {
+					err = nil // who reads on comes to it again
+				}
 				return b, err
 			}
 			if !ok || r.Message.Decode(value) != nil {

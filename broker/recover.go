@@ -135,6 +135,7 @@ func (g *ledger) recover(ctx context.Context) error {
 		return fmt.Errorf("the stored state cannot be read: %w", err)
 	}
 	g.owners.Store(r.last)
+	g.checkSpace() // before anybody can ask whether there is some
 	if !g.byHand {
 		g.started.Store(true)
 		go g.run()
@@ -170,10 +171,6 @@ func (g *ledger) recover(ctx context.Context) error {
 		if err := step(f); err != nil {
 			return fmt.Errorf("the stored state cannot be recovered: %w", err)
 		}
-	}
-	if !g.byHand {
-		g.due.Store(true) // whether there is space is to be known now, not in a second
-		g.poke()
 	}
 	b.log.Info("recovered", "sessions", len(r.sessions), "queued", r.rows, "retained", r.kept,
 		"took", time.Since(began).Round(time.Millisecond))

@@ -53,8 +53,8 @@ type Store interface {
 // whenever an event loop goes to sleep.
 type Tender interface {
 	// Tend is called about once a second while the store is in use. It does not
-	// block.
-	Tend()
+	// block. An error says that the store has failed, and Apply would, too.
+	Tend() error
 }
 
 // Inspected is a Store that knows what it has found damaged since it was opened.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"strings"
@@ -76,6 +77,48 @@ func TestDisk_DamageIsRememberedAndLoggedOnce(t *testing.T) {
 			commit(t, d, "new=1")
 		}
 		closeIt(t, d)
+	}
+}
+
+// pebble would try each bit of a large block, for minutes in sum: what is bad is said
+// before it looks, to the broker, to check and to salvage.
+func TestDisk_LargeBlockThatIsDamagedIsNotSearchedForABit(t *testing.T) {
+	dir := t.TempDir()
+	d := openDisk(t, dir, Options{})
+	for i := range 4 {
+		b := &broker.Batch{}
+		large := make([]byte, 200<<10)
+		for j := range large {
+			large[j] = byte(rand.Uint32())
+		}
+		b.Set([]byte(fmt.Sprintf("k%d", i)), large)
+		if err := applyAndWait(d, b); err != nil {
+			t.Fatal(err)
+		}
+	}
+	closeIt(t, d)
+	closeIt(t, openDisk(t, dir, Options{})) // what is in the log comes into a table
+	tables, err := filepath.Glob(filepath.Join(dir, "*.sst"))
+	if err != nil || len(tables) != 1 {
+		t.Fatalf("%q, %v", tables, err)
+	}
+	flip(t, small.fs(), tables[0], 300<<10)
+	ours := filepath.Base(tables[0]) + ": block "
+	d = openDisk(t, dir, Options{Logger: quiet})
+	if _, _, err := d.Get([]byte("k1")); !errors.Is(err, broker.ErrStoreDamaged) || !strings.Contains(err.Error(), ours) {
+		t.Errorf("%v", err)
+	}
+	if files, err := d.Damage(); files != 1 || err == nil {
+		t.Errorf("%v in %d files", err, files)
+	}
+	closeIt(t, d)
+	var found, lost []string
+	if err := CheckFiles(dir, Options{}, func(what string) { found = append(found, what) }, ignore); err != nil || len(found) != 1 || !strings.Contains(found[0], ours) {
+		t.Errorf("found %q, %v", found, err)
+	}
+	n, err := Salvage(dir, filepath.Join(t.TempDir(), "saved"), Options{}, func(what string) { lost = append(lost, what) }, ignore)
+	if err != nil || n != 3 || len(lost) != 1 || !strings.Contains(lost[0], ours) {
+		t.Errorf("%d keys, lost %q, %v", n, lost, err)
 	}
 }
 

@@ -155,13 +155,14 @@ func (d *Disk) commitLoop() {
 }
 
 // Tend implements broker.Tender.
-func (d *Disk) Tend() {
+func (d *Disk) Tend() error {
 	for _, c := range []chan struct{}{d.tend, d.note} {
 		select {
 		case c <- struct{}{}:
 		default:
 		}
 	}
+	return d.guard.fault()
 }
 
 // noteLoop notes what has become durable. It has a goroutine of its own, as commits

@@ -40,7 +40,7 @@ func tended(d *Disk) (stop func()) {
 			case <-quit:
 				return
 			case <-time.After(5 * time.Millisecond):
-				d.Tend()
+				_ = d.Tend() // Apply says it, too
 			}
 		}
 	}()

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"regexp"
 	"slices"
@@ -160,7 +161,7 @@ func (d *files) table(name string) (*sstable.Reader, error) {
 	if err != nil {
 		return nil, err
 	}
-	readable, err := sstable.NewSimpleReadable(file)
+	readable, err := sstable.NewSimpleReadable(&tableFile{file, name})
 	if err != nil {
 		return nil, errors.Join(err, file.Close())
 	}
@@ -223,8 +224,7 @@ func locked(dir string, o *Options, f func(*files) error) (err error) {
 // what a start lives with. It changes nothing. What the records mean is not looked at.
 func CheckFiles(dir string, o Options, found, noted func(what string)) error {
 	return locked(dir, &o, func(d *files) error {
-		d.check(found, noted)
-		return nil
+		return d.check(found, noted)
 	})
 }
 
@@ -236,7 +236,7 @@ func CheckCopy(dir string, o Options, found, noted func(what string)) error {
 	return CheckFiles(dir, o, found, noted)
 }
 
-func (d *files) check(found, noted func(what string)) {
+func (d *files) check(found, noted func(what string)) error {
 	for _, err := range []error{d.format, d.logList, d.listing, d.logsGone} {
 		if err != nil {
 			found(whatIs(err))
@@ -251,18 +251,26 @@ func (d *files) check(found, noted func(what string)) {
 	}
 	for i, name := range d.logs {
 		cut, err := checkLog(d.fs, d.dir, name, list, i == len(d.logs)-1, d.holes)
+		if errors.Is(err, fs.ErrPermission) {
+			return err // it tells nothing of what the file holds
+		}
 		if err != nil {
 			found(whatIs(err))
 		}
 		if cut != nil {
-			noted(fmt.Sprintf("%s: it has holes, as it was written without fsync, and a start cuts it at the first", cut))
+			noted(fmt.Sprintf("%s: it has holes, as it was written without fsync, and a start cuts it at the first; a salvage has what is behind it, too", cut))
 		}
 	}
 	for _, name := range d.tables {
-		if err := d.checkTable(name); err != nil {
+		err := d.checkTable(name)
+		if errors.Is(err, fs.ErrPermission) {
+			return err
+		}
+		if err != nil {
 			found(fmt.Sprintf("%s: %v", name, err))
 		}
 	}
+	return nil
 }
 
 func (d *files) checkTable(name string) error {

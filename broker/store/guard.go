@@ -279,6 +279,9 @@ func (g *guard) Open(name string, opts ...vfs.OpenOption) (f vfs.File, err error
 		f, err = g.FS.Open(name, opts...)
 		return g.track(&f, "", err)
 	})
+	if err == nil && isTable(name) {
+		f = &tableFile{f, path.Base(name)}
+	}
 	return f, err
 }
 

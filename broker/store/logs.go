@@ -213,7 +213,7 @@ func (b *logBook) progress(g *guard) { b.change(g, func(*logList) bool { return 
 func (b *logBook) change(g *guard, f func(*logList) bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.dir == "" || g.fault() != nil {
+	if b.dir == "" || g.fault() != nil || b.gone(g) {
 		return
 	}
 	changed := f(&b.list)
@@ -234,6 +234,21 @@ func (b *logBook) change(g *guard, f func(*logList) bool) {
 		_ = g.FS.Remove(name + ".new") // the next one is made anew
 		return err
 	}) == nil
+}
+
+// gone poisons the store if its directory is not there any more: what is written
+// goes to files without a name, which nobody will find.
+func (b *logBook) gone(g *guard) bool {
+	name := g.PathJoin(b.dir, formatFile)
+	err := g.read(func() error {
+		_, err := g.FS.Stat(name)
+		return err
+	})
+	if errors.Is(err, fs.ErrNotExist) {
+		_ = g.poison(fmt.Errorf("%s is not there any more", name)) // the first error counts
+		return true
+	}
+	return false
 }
 
 // logNumber is that in the name of a log.

@@ -2,6 +2,7 @@ package store
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -18,20 +19,26 @@ import (
 
 // Salvage copies what can be read of the store in src, which must not be open,
 // to a new one in dst, and calls lost for what it could not read, or knows not
-// to be right. src is not changed. It takes memory for each key, and reads
+// to be right, and noted for what it cannot know. src is not changed. It takes memory for each key, and reads
 // everything twice.
 //
 // Of each key the newest version that can be read counts, so where a newer one is
 // lost, an older one, or one that had been deleted, may be there again.
-func Salvage(src, dst string, o Options, lost func(what string)) (keys int, err error) {
+func Salvage(src, dst string, o Options, lost, noted func(what string)) (keys int, err error) {
 	o.EnsureDefaults()
 	if _, err := o.FS.Stat(dst); !errors.Is(err, fs.ErrNotExist) {
 		return 0, fmt.Errorf("cannot salvage to %s: %w", dst, errors.Join(fs.ErrExist, err))
 	}
 	err = locked(src, &o, func(d *files) error {
 		s := &salvage{files: d, lost: lost, newest: map[string]version{}}
+		if d.noList {
+			noted(noLogs)
+		}
 		s.preamble()
 		s.read()
+		if s.denied != nil {
+			return s.denied
+		}
 		s.applyRanges()
 		out, err := Open(dst, Options{FS: o.FS, Logger: o.Logger})
 		if err != nil {
@@ -58,9 +65,6 @@ func (s *salvage) preamble() {
 	if s.logList != nil {
 		s.lost(whatIs(s.logList))
 	}
-	if s.noList {
-		s.lost(noLogs)
-	}
 	if s.listing != nil {
 		s.lost(whatIs(s.listing) + "; all tables that are there were taken, so what had been deleted or changed may be there as it was")
 	}
@@ -79,6 +83,7 @@ func (s *salvage) preamble() {
 type salvage struct {
 	*files
 	lost   func(what string)
+	denied error // a file is there, and may not be read
 	newest map[string]version
 	ranges []rangeDeletion
 }
@@ -171,6 +176,7 @@ func (s *salvage) each(lost func(string), f entry) {
 func (s *salvage) readLog(name string, newest bool, lost func(string), f entry) {
 	j, err := openJournal(s.fs, s.path(name))
 	if err != nil {
+		s.deny(err)
 		lost(fmt.Sprintf("%s: %v", name, err))
 		return
 	}
@@ -196,6 +202,13 @@ func (s *salvage) readLog(name string, newest bool, lost func(string), f entry) 
 	lacks := s.logsGone == nil && s.list.lacks(name, j) != nil
 	if told < end && (lacks || !newest && !j.closed && end > 0) {
 		lost(fmt.Sprintf("%s: what was behind byte %d", name, end))
+	}
+}
+
+// deny keeps an error that tells nothing of what the file holds.
+func (s *salvage) deny(err error) {
+	if errors.Is(err, fs.ErrPermission) {
+		s.denied = cmp.Or(s.denied, err)
 	}
 }
 
@@ -229,6 +242,7 @@ func (j *journal) skip() {
 func (s *salvage) readTable(name string, lost func(string), f entry) {
 	r, err := s.table(name)
 	if err != nil {
+		s.deny(err)
 		lost(fmt.Sprintf("%s, all of it: %v", name, tableError(name, err)))
 		return
 	}

@@ -45,10 +45,11 @@ func ignore(string) {}
 func checkAndSalvage(t *testing.T, f vfs.FS) (found, lost, kept []string) {
 	t.Helper()
 	o := Options{FS: f, Logger: quiet}
-	if err := CheckFiles("data", o, func(what string) { found = append(found, what) }, ignore); err != nil {
+	var noted, salvageNoted []string
+	if err := CheckFiles("data", o, func(what string) { found = append(found, what) }, func(what string) { noted = append(noted, what) }); err != nil {
 		t.Fatal(err)
 	}
-	n, err := Salvage("data", "saved", o, func(what string) { lost = append(lost, what) })
+	n, err := Salvage("data", "saved", o, func(what string) { lost = append(lost, what) }, func(what string) { salvageNoted = append(salvageNoted, what) })
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -58,10 +59,13 @@ func checkAndSalvage(t *testing.T, f vfs.FS) (found, lost, kept []string) {
 	}
 	kept = list(t, d, nil, nil)
 	closeIt(t, d)
+	if slices.Contains(noted, noLogs) != slices.Contains(salvageNoted, noLogs) {
+		t.Errorf("check notes %q, salvage %q", noted, salvageNoted)
+	}
 	if n != len(kept) {
 		t.Errorf("%d keys were salvaged, the copy has %d", n, len(kept))
 	}
-	if _, err := Salvage("data", "saved", o, func(string) {}); err == nil {
+	if _, err := Salvage("data", "saved", o, ignore, ignore); err == nil {
 		t.Error("a directory that exists was overwritten")
 	}
 	return found, lost, kept

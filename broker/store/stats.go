@@ -27,20 +27,50 @@ func (d *Disk) Stats() (s Stats, err error) {
 			}
 		}
 		s.Tables, s.Log, s.Spare, s.Disk = uint64(m.Total().TablesSize), m.WAL.Size, m.WAL.ObsoletePhysicalSize, d.size()
+		if d.opts.ReadOnly { // pebble has read the logs, and takes them for spare ones
+			if s.Log, s.Spare, err = d.logBytes(); err != nil {
+				return err
+			}
+		}
 		s.Free, err = d.Free()
 		return err
 	})
 	return s, err
 }
 
+// logBytes are those of the logs that a start reads, and of the others.
+func (d *Disk) logBytes() (wanted, spare uint64, err error) {
+	_, first, err := checkManifest(d.guard, d.dir, logList{})
+	if err != nil {
+		return 0, 0, err
+	}
+	names, err := d.guard.List(d.dir)
+	for _, name := range names {
+		if n, ok := logNumber(name); !ok {
+			continue
+		} else if n >= first {
+			wanted += d.bytes(name)
+		} else {
+			spare += d.bytes(name)
+		}
+	}
+	return wanted, spare, err
+}
+
 // size is that of all files. pebble's count of its log lags behind.
 func (d *Disk) size() (bytes uint64) {
 	names, _ := d.guard.List(d.dir) // without a list there is nothing to count
 	for _, name := range names {
-		// One that goes meanwhile does not count.
-		if info, err := d.guard.Stat(d.guard.PathJoin(d.dir, name)); err == nil && !info.IsDir() {
-			bytes += uint64(info.Size())
-		}
+		bytes += d.bytes(name)
 	}
 	return bytes
+}
+
+// bytes are those of a file. One that goes meanwhile has none.
+func (d *Disk) bytes(name string) uint64 {
+	info, err := d.guard.Stat(d.guard.PathJoin(d.dir, name))
+	if err != nil || info.IsDir() {
+		return 0
+	}
+	return uint64(info.Size())
 }

@@ -39,8 +39,10 @@ func (k *keeper) open() (broker.Store, error) {
 	// Once it was open it must be there: a disk that is gone leaves an empty
 	// directory behind, which is not to become a store.
 	again := k.disk.Load() != nil
-	if !again && answers(k.dir) { // its lock does not count if somebody has removed the file LOCK
-		return nil, store.InUse(k.dir)
+	if !again {
+		if err := unserved(k.dir); err != nil {
+			return nil, err
+		}
 	}
 	d, err := store.Open(k.dir, store.Options{Sync: k.sync, Logger: k.log, MustExist: again})
 	if errors.Is(err, store.ErrStuck) {
@@ -196,6 +198,9 @@ func askBroker(ctx context.Context, dir, method, path string, query url.Values) 
 		return nil, errors.Join(err, conn.Close())
 	}
 	resp, err := client.Do(r)
+	if errors.Is(err, io.EOF) {
+		return nil, errors.New("the broker ended before it had done it")
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -75,6 +75,9 @@ func withStore(env *environment, dir string, f func(*reading) error) error {
 	o := quietly()
 	o.ReadOnly = true
 	return interruptible(env.ctx, func() error {
+		if err := unserved(dir); err != nil {
+			return explainInUse(dir, err)
+		}
 		d, err := store.Open(dir, o)
 		if err != nil {
 			return explainInUse(dir, err)
@@ -168,6 +171,9 @@ type storeCheckCommand struct{ dataFlag }
 
 // Run prints what is wrong, and says so at the end.
 func (c *storeCheckCommand) Run(env *environment) error {
+	if err := unserved(c.Data); err != nil {
+		return explainInUse(c.Data, err)
+	}
 	damages, err := checkFiles(env, store.CheckFiles, c.Data)
 	if err != nil {
 		return explainInUse(c.Data, err)
@@ -210,7 +216,7 @@ func (c *storeCheckCommand) Run(env *environment) error {
 
 type storeSalvageCommand struct {
 	Src string `arg:"" type:"path" help:"The damaged directory. It is not changed."`
-	Dst string `arg:"" type:"path" help:"The new one, which must not exist. Until all is in it, it is called DST.incomplete."`
+	Dst string `arg:"" type:"path" help:"The new one, which must not exist. Until all is in it, it is called DST.incomplete, which must not exist either."`
 }
 
 // Run prints what was lost.
@@ -219,8 +225,11 @@ func (c *storeSalvageCommand) Run(env *environment) error {
 		return err
 	}
 	unfinished := c.Dst + ".incomplete"
-	if err := os.RemoveAll(unfinished); err != nil { // of one that was interrupted
-		return err
+	if err := mayMake(unfinished, c.Src); err != nil {
+		return fmt.Errorf("%w; if a salvage that was interrupted has left it, remove it", err)
+	}
+	if err := unserved(c.Src); err != nil {
+		return explainInUse(c.Src, err)
 	}
 	losses, keys := 0, 0
 	var mended tally
@@ -228,12 +237,17 @@ func (c *storeSalvageCommand) Run(env *environment) error {
 		keys, err = store.Salvage(c.Src, unfinished, quietly(), func(what string) {
 			losses++
 			fmt.Fprintln(env.stdout, "lost:", what)
+		}, func(what string) {
+			fmt.Fprintln(env.stdout, "note:", what)
 		})
-		if err != nil {
-			return explainInUse(c.Src, errors.Join(err, os.RemoveAll(unfinished)))
+		if err == nil {
+			var removed int
+			removed, err = mend(unfinished, mended.add)
+			keys -= removed
 		}
-		removed, err := mend(unfinished, mended.add)
-		keys -= removed
+		if err != nil {
+			err = explainInUse(c.Src, errors.Join(err, os.RemoveAll(unfinished)))
+		}
 		return err
 	}); err != nil {
 		return err
@@ -262,11 +276,35 @@ func mend(dir string, lost func(contents.Finding)) (removed int, err error) {
 // mayMake fails unless dst can be made as a copy of src: it does not exist, and is
 // not within src.
 func mayMake(dst, src string) error {
-	if _, err := os.Lstat(dst); !errors.Is(err, fs.ErrNotExist) {
+	_, err := os.Lstat(dst)
+	if err == nil {
 		return usagef("%s exists", dst)
 	}
-	if within, err := filepath.Rel(src, dst); err == nil && filepath.IsLocal(within) {
-		return usagef("%s is in %s, of which it is to be a copy", dst, src)
+	if !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	for above := filepath.Dir(dst); ; above = filepath.Dir(above) {
+		if same(above, src) {
+			return usagef("%s is in %s, of which it is to be a copy", dst, src)
+		}
+		if above == filepath.Dir(above) {
+			return nil
+		}
+	}
+}
+
+// same says whether both are one directory, by whatever names.
+func same(a, b string) bool {
+	x, errX := os.Stat(a)
+	y, errY := os.Stat(b)
+	return errX == nil && errY == nil && os.SameFile(x, y)
+}
+
+// unserved fails if a broker serves dir. Who opens it finds out by its lock, unless
+// somebody has removed the file LOCK.
+func unserved(dir string) error {
+	if answers(dir) {
+		return store.InUse(dir)
 	}
 	return nil
 }

@@ -8,12 +8,14 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"runtime"
 	"slices"
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"hashplus/broker"
 	format "hashplus/broker/record"
@@ -111,6 +113,9 @@ func TestStore_StatsOfARunningBrokerAndWithout(t *testing.T) {
 		for _, c := range stats.Counts {
 			of[c.Name] = c.Records
 		}
+		if stats.Disk.Log == 0 || stats.Disk.Spare > 0 {
+			t.Errorf("%d bytes of logs, %d to be used again", stats.Disk.Log, stats.Disk.Spare)
+		}
 		if of["deliveries"] != 2 || of["sessions"] != 1 || of["retained messages"] != 1 || stats.Disk.Free == 0 {
 			t.Errorf("%+v", stats)
 		}
@@ -146,15 +151,28 @@ func TestStore_CommandsThatNeedTheDirectoryForThemselvesSaySo(t *testing.T) {
 	}
 }
 
-// What keeps a second broker out is the lock of a file. If somebody removes it, the
-// socket does.
-func TestStore_SecondBrokerIsRefusedWithoutTheLockFile(t *testing.T) {
+// What keeps others out is the lock of a file. If somebody removes it, the socket does.
+func TestStore_OthersAreRefusedWithoutTheLockFile(t *testing.T) {
 	_, dir := filled(t)
 	if err := os.Remove(filepath.Join(dir, "LOCK")); err != nil {
 		t.Fatal(err)
 	}
-	if code, _, stderr := command(t, "serve", "--tcp=127.0.0.1:0", "--data="+dir); code != exitFailure || !strings.Contains(stderr, dir+" is in use by process") {
-		t.Errorf("exit %d: %s", code, stderr)
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute) // one that serves does not end by itself
+	defer cancel()
+	for _, args := range [][]string{
+		{"serve", "--tcp=127.0.0.1:0", "--data=" + dir}, {"store", "check", "--data=" + dir}, {"store", "export", "--data=" + dir},
+		{"store", "salvage", dir, filepath.Join(t.TempDir(), "x")},
+	} {
+		other := exec.CommandContext(ctx, self, args...) // in this process there is more that tells
+		other.Env = append(os.Environ(), asMain+"=1")
+		out, err := other.CombinedOutput()
+		if exit := (*exec.ExitError)(nil); !errors.As(err, &exit) || exit.ExitCode() != exitFailure || !strings.Contains(string(out), dir+" is in use by process") {
+			t.Errorf("%q: %v: %s", args, err, out)
+		}
 	}
 }
 
@@ -337,13 +355,82 @@ func TestStore_CopiesAreNotMadeWhereTheyDoHarm(t *testing.T) {
 	}
 	s.signal()
 	s.wait()
-	// One that was interrupted is no store yet.
+	link := filepath.Join(t.TempDir(), "link")
+	if err := os.Symlink(dir, link); err != nil {
+		t.Fatal(err)
+	}
+	if out := storeRun(t, exitUsage, "backup", "--data="+link, filepath.Join(dir, "x")); !strings.Contains(out, "is in "+link) {
+		t.Error(out)
+	}
+	if out := storeRun(t, exitFailure, "backup", "--data="+dir, filepath.Join(dir, "FORMAT", "x")); !strings.Contains(out, "not a directory") {
+		t.Error(out)
+	}
+}
+
+// The name under which a salvage works may be anybody's, the source's above all.
+func TestStore_SalvageRemovesNothingThatItHasNotMade(t *testing.T) {
+	s, dir := filled(t)
+	s.signal()
+	s.wait()
 	saved := filepath.Join(t.TempDir(), "saved")
-	if err := os.MkdirAll(filepath.Join(saved+".incomplete", "x"), 0o700); err != nil {
+	unfinished := saved + ".incomplete"
+	if err := os.CopyFS(unfinished, os.DirFS(dir)); err != nil {
+		t.Fatal(err)
+	}
+	for _, src := range []string{unfinished, dir} {
+		if out := storeRun(t, exitUsage, "salvage", src, saved); !strings.Contains(out, unfinished+" exists; if a salvage that was interrupted has left it, remove it") {
+			t.Error(out)
+		}
+	}
+	storeRun(t, exitOK, "check", "--data="+unfinished)
+	if err := os.RemoveAll(unfinished); err != nil {
 		t.Fatal(err)
 	}
 	storeRun(t, exitOK, "salvage", dir, saved)
 	storeRun(t, exitOK, "check", "--data="+saved)
+}
+
+// A broker whose directory is gone keeps what it is given from being acknowledged: it
+// would be written to files that nobody can find. It goes on when it is back.
+func TestStore_DirectoryThatIsGoneIsNoticed(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "data")
+	s := serve(t, "--tcp=127.0.0.1:0", "--health=127.0.0.1:0", "--data="+dir)
+	if err := os.Rename(dir, dir+".away"); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "red", func() bool {
+		status, body := probeOf(t, s, "/readyz")
+		return status == 503 && strings.Contains(body, "FORMAT is not there any more")
+	})
+	if err := os.Rename(dir+".away", dir); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "green", func() bool {
+		status, _ := probeOf(t, s, "/readyz")
+		return status == 200
+	})
+}
+
+// What may not be read says nothing of damage.
+func TestStore_WhatMayNotBeReadIsNotDamaged(t *testing.T) {
+	if os.Getuid() == 0 || runtime.GOOS == "windows" {
+		t.Skip("everything may be read")
+	}
+	s, dir := filled(t)
+	s.signal()
+	s.wait()
+	logs, err := filepath.Glob(filepath.Join(dir, "*.log"))
+	if err != nil || len(logs) != 1 {
+		t.Fatalf("%v, %v", logs, err)
+	}
+	if err := os.Chmod(logs[0], 0); err != nil {
+		t.Fatal(err)
+	}
+	for _, args := range [][]string{{"check", "--data=" + dir}, {"salvage", dir, filepath.Join(t.TempDir(), "x")}} {
+		if out := storeRun(t, exitFailure, args...); !strings.Contains(out, "permission denied") || strings.Contains(out, "damaged") {
+			t.Errorf("%q: %s", args, out)
+		}
+	}
 }
 
 func TestStore_OrphansAreReportedAndRemoved(t *testing.T) {

@@ -53,7 +53,7 @@ func TestFormat_SalvageOfAnOlderDirectoryIsMigrated(t *testing.T) {
 		t.Fatal(err)
 	}
 	o := store.Options{MustExist: true, Logger: slog.New(slog.DiscardHandler)}
-	if _, err := store.Salvage(src, dst, o, func(what string) { t.Error(what) }); err != nil {
+	if _, err := store.Salvage(src, dst, o, func(what string) { t.Error(what) }, func(string) {}); err != nil {
 		t.Fatal(err)
 	}
 	d, err := store.Open(dst, o)
