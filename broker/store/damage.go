@@ -44,12 +44,12 @@ func (d *damages) found(path string, cause error, log *slog.Logger) {
 	log.Error("stored data are damaged", "file", path, "cause", cause)
 }
 
-// verifyBlock fails if p, read at that byte of the table called name, is a block whose
+// verifyBlock fails if p, read at that byte of a table, is a block whose
 // checksum does not hold, which pebble would find, too: but then it tries each bit of
 // it, up to 40 KiB, whether it is the one that was changed. That takes a quarter of a
 // second for a block of 16 KiB, half a minute for a message of 1 MiB, each time that
 // it is read.
-func verifyBlock(name string, p []byte, at int64) error {
+func verifyBlock(p []byte, at int64) error {
 	const trailer = 1 + 4 // how it is compressed, and the checksum of all before
 	end := len(p) - 4
 	if len(p) < trailer {
@@ -59,7 +59,7 @@ func verifyBlock(name string, p []byte, at int64) error {
 	if want == got {
 		return nil
 	}
-	return crdb.Mark(fmt.Errorf("%s: block %d/%d: checksum mismatch %x != %x", name, at, len(p)-trailer, want, got), pebble.ErrCorruption)
+	return crdb.Mark(fmt.Errorf("block %d/%d: checksum mismatch %x != %x", at, len(p)-trailer, want, got), pebble.ErrCorruption)
 }
 
 // largeRead is from which length on what is read of a table is a block for sure, and
@@ -69,13 +69,16 @@ const largeRead = 4 << 10
 // tableFile is a table that is open for reading.
 type tableFile struct {
 	vfs.File
-	name string
+	name string // for errors; empty where who reads it adds it
 }
 
 // ReadAt implements vfs.File.
 func (t *tableFile) ReadAt(p []byte, at int64) (n int, err error) {
 	if n, err = t.File.ReadAt(p, at); err == nil && len(p) >= largeRead {
-		err = verifyBlock(t.name, p, at)
+		err = verifyBlock(p, at)
+		if err != nil && t.name != "" {
+			err = fmt.Errorf("%s: %w", t.name, err)
+		}
 	}
 	return n, err
 }

@@ -161,7 +161,7 @@ func (d *files) table(name string) (*sstable.Reader, error) {
 	if err != nil {
 		return nil, err
 	}
-	readable, err := sstable.NewSimpleReadable(&tableFile{file, name})
+	readable, err := sstable.NewSimpleReadable(&tableFile{File: file})
 	if err != nil {
 		return nil, errors.Join(err, file.Close())
 	}
