@@ -26,7 +26,8 @@ func Copy(src, dst string, o Options) error {
 	})
 }
 
-// copyTo copies all that is of the store, and not of a process.
+// copyTo copies all that is of the store. PID is: it helps to know one whose FORMAT
+// is damaged.
 func (d *files) copyTo(dst string) error {
 	names, err := d.fs.List(d.dir)
 	if err != nil {
@@ -41,7 +42,7 @@ func (d *files) copyTo(dst string) error {
 		switch {
 		case isTable(name):
 			err = vfs.LinkOrCopy(d.fs, d.path(name), to)
-		case isLog(name) || name == logsFile || name == unsyncedFile || isList(name):
+		case isLog(name) || name == logsFile || name == unsyncedFile || name == pidFile || isList(name):
 			err = copyFile(d.fs, d.path(name), to)
 		case name == formatFile:
 			format = true
