@@ -172,6 +172,10 @@ func (g *ledger) recover(ctx context.Context) error {
 			return fmt.Errorf("the stored state cannot be recovered: %w", err)
 		}
 	}
+	if !g.byHand {
+		g.due.Store(true) // what is left over is looked for before there is more to look through
+		g.poke()
+	}
 	b.log.Info("recovered", "sessions", len(r.sessions), "queued", r.rows, "retained", r.kept,
 		"took", time.Since(began).Round(time.Millisecond))
 	return nil
