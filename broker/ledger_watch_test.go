@@ -36,13 +36,7 @@ func (u *unreadableStore) Get(key []byte) ([]byte, bool, error) {
 // it, until it can be read.
 func TestStored_WhatIsBeforeDamageIsDelivered(t *testing.T) {
 	s := newStored(t, 1, Options{})
-	c := s.join(0, "c", wire.V5, 600)
-	s.sub(c, wire.V5, wire.Subscription{Filter: "t", QoS: 1})
-	c.cut()
-	x := s.join(0, "x", wire.V5, 0)
-	for i := range 6 {
-		s.send(x, pub(wire.V5, "t", fmt.Sprint(i), 1, uint16(i+1)))
-	}
+	s.owed()
 	s.crash()
 	u := &unreadableStore{mapStore: s.m}
 	s.b.ledger.store = u
@@ -54,7 +48,7 @@ func TestStored_WhatIsBeforeDamageIsDelivered(t *testing.T) {
 			}
 		}
 	}
-	c = s.join(0, "c", wire.V5, 600)
+	c := s.join(0, "c", wire.V5, 600)
 	s.store()
 	list := c.publishes(wire.V5)
 	if got := payloads(list); got != "0 1 2" {

@@ -113,12 +113,12 @@ func readRows(store Store, owner, from uint64) (bunch, error) {
 				key = record.AppendShared(nil, r.Delivery.ID)
 			}
 			value, ok, err := store.Get(key)
+			if err != nil && len(kept) == 0 {
+				return bunch{}, err
+			}
 			if err != nil {
-				b.rows, b.last = kept, r.row-1
-				if len(kept) > 0 {
-					err = nil // who reads on comes to it again
-				}
-				return b, err
+				b.last = r.row - 1 // who reads on comes to it again
+				break
 			}
 			if !ok || r.Message.Decode(value) != nil {
 				continue // it was struck meanwhile, or is lost: the owner sees that it is missing

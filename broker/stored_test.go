@@ -671,10 +671,9 @@ func TestStored_AcknowledgementBeforeTheReSend(t *testing.T) { // [MQTT-3.3.4-9]
 	}
 }
 
-// A record that is damaged while the broker runs costs its own message only, and
-// holds up no other; at the start it is an error that says so.
-func TestStored_DamagedRecords(t *testing.T) {
-	s := newStored(t, 1, Options{})
+// owed has the absent client c wait for six messages at QoS 1.
+func (s *storedSim) owed() {
+	s.t.Helper()
 	c := s.join(0, "c", wire.V5, 600)
 	s.sub(c, wire.V5, wire.Subscription{Filter: "t", QoS: 1})
 	c.cut()
@@ -682,6 +681,13 @@ func TestStored_DamagedRecords(t *testing.T) {
 	for i := range 6 {
 		s.send(x, pub(wire.V5, "t", fmt.Sprint(i), 1, uint16(i+1)))
 	}
+}
+
+// A record that is damaged while the broker runs costs its own message only, and
+// holds up no other; at the start it is an error that says so.
+func TestStored_DamagedRecords(t *testing.T) {
+	s := newStored(t, 1, Options{})
+	s.owed()
 	damage := func(kind byte, nth int) {
 		for _, k := range s.m.keys {
 			if k[0] == kind {
@@ -694,7 +700,7 @@ func TestStored_DamagedRecords(t *testing.T) {
 	}
 	damage(record.KindDelivery, 1)
 	damage(record.KindBody, 3)
-	c = s.join(0, "c", wire.V5, 600)
+	c := s.join(0, "c", wire.V5, 600)
 	list := c.publishes(wire.V5)
 	if got := payloads(list); got != "0 2 4 5" {
 		t.Errorf("got %q", got)

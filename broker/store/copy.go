@@ -43,7 +43,7 @@ func (d *files) copyTo(dst string) error {
 		case isTable(name):
 			err = vfs.LinkOrCopy(d.fs, d.path(name), to)
 		case isLog(name) || name == logsFile || name == unsyncedFile || name == pidFile || isList(name):
-			err = copyFile(d.fs, d.path(name), to)
+			err = vfs.Copy(d.fs, d.path(name), to)
 		case name == formatFile:
 			format = true
 		}
@@ -52,7 +52,7 @@ func (d *files) copyTo(dst string) error {
 		}
 	}
 	if format { // last: nobody takes half a copy for one
-		err = copyFile(d.fs, d.path(formatFile), d.fs.PathJoin(dst, formatFile))
+		err = vfs.Copy(d.fs, d.path(formatFile), d.fs.PathJoin(dst, formatFile))
 	}
 	return errors.Join(err, syncDir(d.fs, dst))
 }
@@ -66,13 +66,4 @@ func isList(name string) bool {
 		}
 	}
 	return false
-}
-
-// copyFile makes to, durably.
-func copyFile(f vfs.FS, from, to string) error {
-	data, err := readFile(f, from)
-	if err != nil {
-		return err
-	}
-	return writeFile(f, to, string(data))
 }

@@ -28,20 +28,27 @@ func damagedTable(t *testing.T) (dir, table string) {
 		t.Fatal(err)
 	}
 	closeIt(t, d)
-	closeIt(t, openDisk(t, dir, Options{})) // what is in the log comes into a table
-	tables, err := filepath.Glob(filepath.Join(dir, "*.sst"))
-	if err != nil || len(tables) != 1 {
-		t.Fatalf("%q, %v", tables, err)
-	}
-	data, err := os.ReadFile(tables[0])
+	table = onlyTable(t, dir)
+	data, err := os.ReadFile(table)
 	if err != nil {
 		t.Fatal(err)
 	}
 	copy(data[len(data)/2:], "damage damage damage")
-	if err := os.WriteFile(tables[0], data, 0o600); err != nil {
+	if err := os.WriteFile(table, data, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	return dir, tables[0]
+	return dir, table
+}
+
+// onlyTable brings what is in the log of a closed store into a table, the only one.
+func onlyTable(t *testing.T, dir string) (name string) {
+	t.Helper()
+	closeIt(t, openDisk(t, dir, Options{}))
+	tables, err := filepath.Glob(filepath.Join(dir, "*.sst"))
+	if err != nil || len(tables) != 1 {
+		t.Fatalf("%q, %v", tables, err)
+	}
+	return tables[0]
 }
 
 // What a read comes to is an error of one line, is logged once, and is remembered
@@ -97,13 +104,9 @@ func TestDisk_LargeBlockThatIsDamagedIsNotSearchedForABit(t *testing.T) {
 		}
 	}
 	closeIt(t, d)
-	closeIt(t, openDisk(t, dir, Options{})) // what is in the log comes into a table
-	tables, err := filepath.Glob(filepath.Join(dir, "*.sst"))
-	if err != nil || len(tables) != 1 {
-		t.Fatalf("%q, %v", tables, err)
-	}
-	flip(t, small.fs(), tables[0], 300<<10)
-	ours := filepath.Base(tables[0]) + ": block "
+	table := onlyTable(t, dir)
+	flip(t, small.fs(), table, 300<<10)
+	ours := filepath.Base(table) + ": block "
 	d = openDisk(t, dir, Options{Logger: quiet})
 	if _, _, err := d.Get([]byte("k1")); !errors.Is(err, broker.ErrStoreDamaged) || !strings.Contains(err.Error(), ours) {
 		t.Errorf("%v", err)

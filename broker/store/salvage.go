@@ -19,8 +19,8 @@ import (
 
 // Salvage copies what can be read of the store in src, which must not be open,
 // to a new one in dst, and calls lost for what it could not read, or knows not
-// to be right, and noted for what it cannot know. src is not changed. It takes memory for each key, and reads
-// everything twice.
+// to be right, and noted for what it cannot know. src is not changed. It takes
+// memory for each key, and reads everything twice.
 //
 // Of each key the newest version that can be read counts, so where a newer one is
 // lost, an older one, or one that had been deleted, may be there again.

@@ -171,9 +171,6 @@ type storeCheckCommand struct{ dataFlag }
 
 // Run prints what is wrong, and says so at the end.
 func (c *storeCheckCommand) Run(env *environment) error {
-	if err := unserved(c.Data); err != nil {
-		return explainInUse(c.Data, err)
-	}
 	damages, err := checkFiles(env, store.CheckFiles, c.Data)
 	if err != nil {
 		return explainInUse(c.Data, err)
@@ -392,6 +389,9 @@ func (c *storeBackupCommand) Run(env *environment) error {
 
 // checkFiles prints what is damaged in the files of dir, and counts it.
 func checkFiles(env *environment, check func(dir string, o store.Options, found, noted func(string)) error, dir string) (damages int, err error) {
+	if err := unserved(dir); err != nil {
+		return 0, err
+	}
 	err = interruptible(env.ctx, func() error {
 		return check(dir, quietly(), func(what string) {
 			damages++
